@@ -1,0 +1,20 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target: warnings are errors. The language mode (Swift 6) follows from the tools version.
+let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+/// Targets that touch C: every unsafe use is written out as such.
+let strictUnsafe: [SwiftSetting] = strict + [.strictMemorySafety()]
+
+let package = Package(
+    name: "Maestro",
+    products: [],
+    dependencies: [],
+    targets: [
+        // Values and rules that everything shares
+        .target(name: "WireJSON", swiftSettings: strict),
+
+        // Tests
+        .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,37 @@
+/// The fields of a JSON object, each as the bytes it was written with.
+///
+/// A program that rewrites a record reads the fields it knows and writes the others back untouched, whatever a
+/// newer version put into them. The whole text is checked; nothing below the first level is built.
+package struct JSONFields: Sendable {
+    package struct Field: Sendable {
+        package let key: String
+        /// The bytes of the value, white space around it left out.
+        package let raw: ArraySlice<UInt8>
+    }
+
+    package let fields: [Field]
+
+    /// Splits one complete JSON object. Repeated keys are refused.
+    package init(parsing bytes: [UInt8], limits: JSONLimits = .standard) throws(JSONError) {
+        var scanner = try JSONScanner(bytes, limits: limits)
+        var fields: [Field] = []
+        var keys: Set<String> = []
+        try scanner.members(depth: 0) { scanner, key throws(JSONError) in
+            guard keys.insert(key).inserted else { throw scanner.fail("the key \"\(key)\" stands twice in one object") }
+            fields.append(Field(key: key, raw: bytes[try scanner.skipValue(depth: 1)]))
+        }
+        try scanner.end()
+        self.fields = fields
+    }
+
+    /// The parsed value of one field, nil if it is missing.
+    package func value(_ key: String, limits: JSONLimits = .standard) throws(JSONError) -> JSON? {
+        guard let field = fields.first(where: { $0.key == key }) else { return nil }
+        return try JSON(parsing: Array(field.raw), limits: limits)
+    }
+
+    /// The bytes of one field's value, nil if it is missing.
+    package func raw(_ key: String) -> ArraySlice<UInt8>? {
+        fields.first { $0.key == key }?.raw
+    }
+}
