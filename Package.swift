@@ -13,8 +13,10 @@ let package = Package(
     targets: [
         // Values and rules that everything shares
         .target(name: "WireJSON", swiftSettings: strict),
+        .target(name: "JobModel", dependencies: ["WireJSON"], swiftSettings: strict),
 
         // Tests
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
+        .testTarget(name: "JobModelTests", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
     ]
 )

@@ -1,0 +1,81 @@
+import WireJSON
+
+/// What somebody wants to have run: the checked content of a submission.
+package struct JobTask: Sendable, Equatable {
+    /// The two ways to say what to run.
+    package enum Command: Sendable, Equatable {
+        /// A line for `/bin/sh -c`.
+        case shell(String)
+        /// A program and its arguments, run as they are. Never empty.
+        case arguments([String])
+
+        /// The word on the wire.
+        package var type: String {
+            switch self {
+            case .shell: "shell"
+            case .arguments: "cmd"
+            }
+        }
+    }
+
+    /// One variable for the job's environment.
+    package struct Variable: Sendable, Equatable {
+        package var name: String
+        package var value: String
+
+        package init(name: String, value: String) {
+            self.name = name
+            self.value = value
+        }
+    }
+
+    /// The submitter's name for the job; nil asks for a derived one.
+    package var id: JobID?
+    package var command: Command
+    /// The only card that may run the job, if it is pinned.
+    package var gpu: GPUID?
+    /// The directory to run in, relative to the card's cache or absolute; nil means the job's own directory.
+    package var workingDirectory: String?
+    package var environment: [Variable]
+    /// How long one attempt may run; nil means the pool's default.
+    package var timeout: Duration?
+    /// How many failed attempts are followed by another; nil means the pool's default.
+    package var maxRetries: Int?
+    /// -100 to 100; a higher one is placed first.
+    package var priority: Int
+    /// How long the job may wait for a card before it fails; nil means the pool's default.
+    package var maxWait: Duration?
+    /// The job that this one runs again.
+    package var retryOf: JobID?
+    /// The client's clock when it first submitted this, seconds since 1970.
+    package var submittedAt: Double?
+}
+
+/// The bounds of a submission, stated in the reason whenever one is broken.
+package enum TaskLimits {
+    /// Largest submission that is admitted, in bytes.
+    package static let submissionBytes = 262_144
+    /// Longest single argument, shell line or `NAME=value`: Linux refuses longer ones (MAX_ARG_STRLEN).
+    package static let argumentBytes = 131_071
+    /// Seconds; 366 days.
+    package static let timeout = 0.001...31_622_400.0
+    package static let maxRetries = 0...100
+    package static let priority = -100...100
+}
+
+/// Why a submission is not admitted.
+package struct TaskRefusal: Error, Equatable, CustomStringConvertible {
+    package let code: FailureCode
+    /// What is wrong and what to do, for a person.
+    package let reason: String
+    /// The id that the submission names, where one can be told.
+    package let id: JobID?
+
+    package init(_ reason: String, code: FailureCode = .badTask, id: JobID? = nil) {
+        self.code = code
+        self.reason = reason
+        self.id = id
+    }
+
+    package var description: String { reason }
+}

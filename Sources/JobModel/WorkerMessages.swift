@@ -1,0 +1,160 @@
+import WireJSON
+
+/// A worker's sign of life on `gpu.worker.heartbeat`.
+package struct Heartbeat: Sendable, Equatable {
+    package var gpu: GPUID
+    package var incarnation: Incarnation
+    /// Goes up by one with each heartbeat of an incarnation: heartbeats rank by it, never by time.
+    package var counter: UInt64
+    /// Jobs that may run at once.
+    package var slots: Int
+    /// The attempts that the worker has claimed and not yet finished, with their jobs.
+    package var running: [RunningAttempt]
+    /// The worker takes no further attempts: it is about to stop.
+    package var isDraining: Bool
+    /// Seconds since 1970 by the worker's clock: for people.
+    package var time: Double
+
+    package struct RunningAttempt: Sendable, Equatable {
+        package var job: JobID
+        package var attempt: AttemptID
+
+        package init(job: JobID, attempt: AttemptID) {
+            self.job = job
+            self.attempt = attempt
+        }
+    }
+
+    package init(
+        gpu: GPUID,
+        incarnation: Incarnation,
+        counter: UInt64,
+        slots: Int,
+        running: [RunningAttempt],
+        isDraining: Bool,
+        time: Double
+    ) {
+        self.gpu = gpu
+        self.incarnation = incarnation
+        self.counter = counter
+        self.slots = slots
+        self.running = running
+        self.isDraining = isDraining
+        self.time = time
+    }
+
+    package func encoded() -> [UInt8] {
+        var writer = JSONWriter()
+        writer.beginObject()
+        writer.field("gpu_id", gpu.json)
+        writer.field("incarnation", incarnation.text)
+        writer.field("counter", counter)
+        writer.field("slots", slots)
+        for (key, texts) in [("running", running.map(\.job.text)), ("attempts", running.map(\.attempt.text))] {
+            writer.key(key)
+            writer.beginArray()
+            for text in texts { writer.string(text) }
+            writer.endArray()
+        }
+        if isDraining { writer.field("draining", true) }
+        writer.field("ts", time)
+        writer.endObject()
+        return writer.bytes
+    }
+
+    package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
+        let fields = try WorkerFields(parsing: bytes, as: "heartbeat")
+        guard let counter = fields.json["counter"]?.unsignedValue else { throw fields.missing("counter") }
+        guard let slots = fields.json["slots"]?.intValue, (1...1024).contains(slots) else {
+            throw fields.missing("slots (1 to 1024)")
+        }
+        let jobs = (fields.json["running"]?.arrayValue ?? []).compactMap { $0.stringValue.flatMap { JobID($0) } }
+        let attempts = (fields.json["attempts"]?.arrayValue ?? []).compactMap {
+            $0.stringValue.flatMap { AttemptID($0) }
+        }
+        guard jobs.count == attempts.count else { throw fields.missing("attempts, one for each of running") }
+        self.init(
+            gpu: fields.gpu,
+            incarnation: fields.incarnation,
+            counter: counter,
+            slots: Int(slots),
+            running: zip(jobs, attempts).map { RunningAttempt(job: $0, attempt: $1) },
+            isDraining: fields.json["draining"]?.boolValue ?? false,
+            time: fields.json["ts"]?.doubleValue ?? 0
+        )
+    }
+}
+
+/// What the scheduler reads from `gpu.worker.metrics`; the rest of that message is for people and dashboards.
+package struct CardReading: Sendable, Equatable {
+    package var gpu: GPUID
+    package var incarnation: Incarnation
+    /// 0 to 100; nil when it could not be read.
+    package var busyPercent: Double?
+    /// Degrees Celsius; nil when it could not be read.
+    package var temperature: Double?
+
+    package init(gpu: GPUID, incarnation: Incarnation, busyPercent: Double?, temperature: Double?) {
+        self.gpu = gpu
+        self.incarnation = incarnation
+        self.busyPercent = busyPercent
+        self.temperature = temperature
+    }
+
+    /// Reads a metrics message; a value outside what its sensor can say counts as not read.
+    package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
+        let fields = try WorkerFields(parsing: bytes, as: "metrics message")
+        func value(_ key: String, in range: ClosedRange<Double>) -> Double? {
+            fields.json[key]?.doubleValue.flatMap { range.contains($0) ? $0 : nil }
+        }
+        self.init(
+            gpu: fields.gpu,
+            incarnation: fields.incarnation,
+            busyPercent: value("gpu_busy_percent", in: 0...100),
+            temperature: value("temp_c", in: 1...149)
+        )
+    }
+}
+
+/// A worker says on `gpu.worker.up` that it is ready, or on `gpu.worker.down` that it ends in order.
+package struct WorkerNotice: Sendable, Equatable {
+    package var gpu: GPUID
+    package var incarnation: Incarnation
+
+    package init(gpu: GPUID, incarnation: Incarnation) {
+        self.gpu = gpu
+        self.incarnation = incarnation
+    }
+
+    package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
+        let fields = try WorkerFields(parsing: bytes, as: "worker notice")
+        self.init(gpu: fields.gpu, incarnation: fields.incarnation)
+    }
+}
+
+/// The two fields that every message of a worker has.
+private struct WorkerFields {
+    let json: JSON
+    let gpu: GPUID
+    let incarnation: Incarnation
+    private let expected: String
+
+    init(parsing bytes: [UInt8], as expected: String) throws(MalformedMessage) {
+        self.expected = expected
+        do {
+            json = try JSON(parsing: bytes)
+        } catch {
+            throw MalformedMessage(expected, error.description)
+        }
+        guard let gpu = json["gpu_id"].flatMap({ GPUID($0) }) else {
+            throw MalformedMessage(expected, "gpu_id is missing or not a card's id")
+        }
+        guard let incarnation = json["incarnation"]?.stringValue.flatMap({ Incarnation($0) }) else {
+            throw MalformedMessage(expected, "incarnation is missing or not a token")
+        }
+        self.gpu = gpu
+        self.incarnation = incarnation
+    }
+
+    func missing(_ what: String) -> MalformedMessage { MalformedMessage(expected, "it lacks \(what)") }
+}
