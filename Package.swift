@@ -15,6 +15,9 @@ let package = Package(
         .target(name: "WireJSON", swiftSettings: strict),
         .target(name: "JobModel", dependencies: ["WireJSON"], swiftSettings: strict),
 
+        // The protocol over JetStream
+        .target(name: "JobTransport", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
+
         // Tests
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "JobModelTests", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
