@@ -9,11 +9,20 @@ let strictUnsafe: [SwiftSetting] = strict + [.strictMemorySafety()]
 let package = Package(
     name: "Maestro",
     products: [],
-    dependencies: [],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0")
+    ],
     targets: [
         // Values and rules that everything shares
         .target(name: "WireJSON", swiftSettings: strict),
         .target(name: "JobModel", dependencies: ["WireJSON"], swiftSettings: strict),
+
+        // Decisions: events in, actions out
+        .target(
+            name: "SchedulerCore",
+            dependencies: ["JobModel", "WireJSON", .product(name: "HeapModule", package: "swift-collections")],
+            swiftSettings: strict
+        ),
 
         // The protocol over JetStream
         .target(name: "JobTransport", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),

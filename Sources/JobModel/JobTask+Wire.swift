@@ -76,7 +76,7 @@ private struct TaskFields {
     let id: JobID?
 
     func refuse(_ reason: String, code: FailureCode = .badTask) -> TaskRefusal {
-        TaskRefusal(reason, code: code, id: id)
+        TaskRefusal(reason, code: code, id: id, isAnonymous: id == nil)
     }
 
     /// The field if it is there and not null.

@@ -70,11 +70,14 @@ package struct TaskRefusal: Error, Equatable, CustomStringConvertible {
     package let reason: String
     /// The id that the submission names, where one can be told.
     package let id: JobID?
+    /// The submission could be read and names no id, so that the derived one stands for it.
+    package let isAnonymous: Bool
 
-    package init(_ reason: String, code: FailureCode = .badTask, id: JobID? = nil) {
+    package init(_ reason: String, code: FailureCode = .badTask, id: JobID? = nil, isAnonymous: Bool = false) {
         self.code = code
         self.reason = reason
         self.id = id
+        self.isAnonymous = isAnonymous
     }
 
     package var description: String { reason }

@@ -1,0 +1,55 @@
+import JobModel
+
+/// A job that has not ended, as the leader holds it.
+struct Job: Sendable {
+    var record: JobRecord
+    /// Where that revision stands in ORG_JOBS.
+    var sequence: UInt64
+    var placement: PlacementClass
+    var priority: Int
+
+    /// The next revision, while its write is under way; nothing else is decided for the job until that has ended.
+    var pending: JobRecord?
+    /// The card whose slot the job holds.
+    var card: GPUID?
+    /// Where the run message of the current attempt stands in ORG_RUN, once that is known.
+    var runSequence: UInt64?
+    /// In state retry: when the job is due.
+    var retryDue: Timestamp?
+    /// When the job has waited for a card too long.
+    var waitDeadline: Timestamp?
+    /// Nothing is written before this time, because the stream refused the last write.
+    var holdUntil: Timestamp?
+
+    var cancel: CancelIntent?
+    /// Why the current attempt has to be closed although its worker did not; nil as long as it need not.
+    var lossReason: String?
+    /// Heartbeats in a row of the owner that did not name the running attempt.
+    var missedHeartbeats = 0
+    var resultSeen = false
+
+    struct CancelIntent: Sendable {
+        var reason: String
+        var requests: [RequestToken]
+
+        /// One more request; the first one's reason stands.
+        init(_ reason: String, _ request: RequestToken, after earlier: CancelIntent?) {
+            self.reason = earlier?.reason ?? reason
+            requests = (earlier?.requests ?? []) + [request]
+        }
+    }
+
+    init(_ revision: RecordRevision, task: JobTask) {
+        record = revision.record
+        sequence = revision.sequence
+        placement = PlacementClass(pin: task.gpu)
+        priority = task.priority
+    }
+
+    /// In the queue: it may be bound to a card now.
+    var isWaiting: Bool {
+        pending == nil && holdUntil == nil && (record.state == .enqueued || record.state == .waitingGPU)
+    }
+
+    var place: QueuePlace { QueuePlace(priority: priority, order: record.order, job: record.id) }
+}

@@ -1,0 +1,288 @@
+import JobModel
+import WireJSON
+
+/// The life of a job: writes, what becomes of them, and the next step.
+extension SchedulerCore {
+    /// Begins a write of the job's next revision.
+    mutating func write(_ id: JobID, _ transition: JobTransition, at now: Timestamp) {
+        guard let job = jobs[id], job.pending == nil else { return }
+        var next = job.record
+        do {
+            try next.apply(transition, op: OperationID(from: &ids), at: now)
+        } catch {
+            actions.append(.notice("a defect of maestro: \(error)"))
+            return
+        }
+        jobs[id]?.pending = next
+        actions.append(.write(next, expected: job.sequence))
+    }
+
+    mutating func endWrite(_ id: JobID, _ op: OperationID, _ result: WriteResult, at now: Timestamp) {
+        if admissions[id]?.record.op == op { return endAdmission(id, result, at: now) }
+        guard let job = jobs[id], let next = job.pending, next.op == op else { return }
+        switch result {
+        case .stored(let sequence):
+            adopt(RecordRevision(record: next, sequence: sequence, storedAt: now), at: now)
+        case .conflict(let current?) where current.sequence > job.sequence:
+            adopt(current, at: now)
+        case .conflict(.some):
+            hold(id, "the store answered a write with an older revision", at: now)
+        case .conflict(nil):
+            drop(id, "its record was removed while the job had not ended")
+        case .refused(let reason):
+            hold(id, reason, at: now)
+        }
+    }
+
+    /// The stream refuses to store: the job stays as it is and is looked at again a little later.
+    private mutating func hold(_ id: JobID, _ reason: String, at now: Timestamp) {
+        jobs[id]?.pending = nil
+        jobs[id]?.holdUntil = now + .seconds(1)
+        deadlines.insert(.hold(id), at: now + .seconds(1))
+        if let job = jobs[id], !job.record.isBound { release(id) }
+        actions.append(.notice("job \(id): a write was refused and will be tried again: \(reason)"))
+    }
+
+    private mutating func drop(_ id: JobID, _ reason: String) {
+        guard let job = jobs[id] else { return }
+        release(id)
+        count(job.record.state, by: -1)
+        jobs[id] = nil
+        actions.append(.notice("job \(id): \(reason)"))
+    }
+
+    /// A revision that the stream delivered.
+    mutating func observe(_ revision: RecordRevision, at now: Timestamp) {
+        let id = revision.record.id
+        results.observed = max(results.observed, revision.sequence)
+        if results.endedAhead.remove(revision.sequence) != nil { return }
+        if admissions[id]?.record.op == revision.record.op {
+            return endAdmission(id, .stored(sequence: revision.sequence), at: now)
+        }
+        if let job = jobs[id] {
+            if revision.sequence > job.sequence { adopt(revision, at: now) }
+        } else if revision.record.state.isTerminal {
+            if revision.sequence > results.place { expectResult(revision, isOurs: false, at: now) }
+        } else {
+            insert(revision, at: now)
+        }
+    }
+
+    /// A job that was not known before.
+    mutating func insert(_ revision: RecordRevision, at now: Timestamp) {
+        let record = revision.record
+        do {
+            var job = Job(revision, task: try record.task())
+            if let wait = record.limits.maxWait {
+                let submitted = Timestamp(nanoseconds: Duration.inSeconds(record.times.submitted).wholeNanoseconds)
+                let deadline = submitted + serverClockOffset + wait
+                job.waitDeadline = deadline
+                deadlines.insert(.wait(record.id), at: deadline)
+            }
+            jobs[record.id] = job
+        } catch {
+            actions.append(.notice("job \(record.id): its record holds no task that can be run: \(error)"))
+            return
+        }
+        count(record.state, by: 1)
+        settle(into: revision, from: nil, isOurs: false, at: now)
+    }
+
+    /// Takes over a newer revision of a known job, whoever wrote it.
+    mutating func adopt(_ revision: RecordRevision, at now: Timestamp) {
+        let id = revision.record.id
+        guard let job = jobs[id] else { return insert(revision, at: now) }
+        let isOurs = job.pending?.op == revision.record.op
+        count(job.record.state, by: -1)
+        count(revision.record.state, by: 1)
+        jobs[id]?.record = revision.record
+        jobs[id]?.sequence = revision.sequence
+        jobs[id]?.pending = nil
+        jobs[id]?.holdUntil = nil
+        settle(into: revision, from: job, isOurs: isOurs, at: now)
+    }
+
+    /// Draws the consequences of the state that a job is in now.
+    private mutating func settle(into revision: RecordRevision, from old: Job?, isOurs: Bool, at now: Timestamp) {
+        let record = revision.record
+        if old?.record.attempt != record.attempt || !record.isBound {
+            jobs[record.id]?.missedHeartbeats = 0
+            jobs[record.id]?.lossReason = nil
+        }
+        bind(record.id, to: record.isBound ? record.gpu : nil, at: now)
+        if let old, isOurs { followUp(record, from: old) }
+        switch record.state {
+        case .scheduled:
+            noteScheduled(revision, isOurs: isOurs, at: now)
+        case .running:
+            break
+        case .retry:
+            let due = revision.storedAt + (record.retryDelay ?? .zero)
+            jobs[record.id]?.retryDue = due
+            deadlines.insert(.retry(record.id), at: due)
+        case .enqueued, .waitingGPU:
+            jobs[record.id]?.runSequence = nil
+            needsPlacement = true
+        case .done, .failed, .cancelled, .rejected:
+            return finish(revision, from: old?.record.state, isOurs: isOurs, at: now)
+        }
+        advance(record.id, at: now)
+    }
+
+    private mutating func noteScheduled(_ revision: RecordRevision, isOurs: Bool, at now: Timestamp) {
+        let record = revision.record
+        guard let gpu = record.gpu, let attempt = record.attempt else { return }
+        deadlines.insert(.claim(record.id, attempt), at: now + policy.claimTimeout)
+        if isOurs { actions.append(.publishRun(gpu, RunMessage(record: record, sequence: revision.sequence))) }
+    }
+
+    /// What has to follow a write of ours that took an attempt away from its card.
+    private mutating func followUp(_ record: JobRecord, from old: Job) {
+        guard old.record.isBound, !record.isBound, let gpu = old.record.gpu, let attempt = old.record.attempt else {
+            return
+        }
+        actions.append(.deleteRun(gpu, attempt, sequence: old.runSequence))
+        guard old.record.state == .running else { return }
+        let event = ErrorEvent(
+            job: record.id,
+            gpu: gpu,
+            attempt: attempt,
+            tries: record.tries,
+            code: .lost,
+            error: old.lossReason ?? record.reason,
+            state: record.state,
+            time: record.times.updated
+        )
+        actions.append(.publishError(event, messageID: "err:\(attempt)", settle: []))
+    }
+
+    /// Keeps the slots in step with the record: the job holds one of `gpu`, or none.
+    private mutating func bind(_ id: JobID, to gpu: GPUID?, at now: Timestamp) {
+        guard jobs[id]?.card != gpu else { return }
+        release(id)
+        guard let gpu else { return }
+        assign(id, to: gpu, at: now)
+    }
+
+    mutating func assign(_ id: JobID, to gpu: GPUID, at now: Timestamp) {
+        addCard(gpu, at: now)
+        cards[gpu]?.assigned.insert(id)
+        jobs[id]?.card = gpu
+    }
+
+    mutating func release(_ id: JobID) {
+        guard let gpu = jobs[id]?.card else { return }
+        cards[gpu]?.assigned.remove(id)
+        jobs[id]?.card = nil
+        needsPlacement = true
+    }
+
+    private mutating func finish(_ revision: RecordRevision, from old: JobState?, isOurs: Bool, at now: Timestamp) {
+        let record = revision.record
+        guard let job = jobs[record.id] else { return }
+        if let gpu = record.gpu, let duration = record.outcome?.duration { cards[gpu]?.noteDuration(duration) }
+        answerCancel(job, state: record.state)
+        release(record.id)
+        count(record.state, by: -1)
+        jobs[record.id] = nil
+        if isOurs, record.state == .failed, old != .running {
+            let event = ErrorEvent(
+                job: record.id,
+                code: record.outcome?.code ?? .waitedTooLong,
+                error: record.reason,
+                state: .failed,
+                time: record.times.updated
+            )
+            actions.append(.publishError(event, messageID: "err:\(record.id)", settle: []))
+        }
+        if revision.sequence > results.observed { results.endedAhead.insert(revision.sequence) }
+        expectResult(revision, isOurs: isOurs, isSeen: job.resultSeen, at: now)
+    }
+
+    /// Decides the next step of a job that has no write under way.
+    mutating func advance(_ id: JobID, at now: Timestamp) {
+        guard let job = jobs[id], job.pending == nil, job.holdUntil == nil, phase == .leading else { return }
+        switch job.record.state {
+        case .running: advanceRunning(job, at: now)
+        case .scheduled:
+            if let cancel = job.cancel {
+                write(id, .cancel(reason: cancel.reason, nil), at: now)
+            } else if let reason = job.lossReason {
+                write(id, .takeBack(reason: reason), at: now)
+            }
+        case .enqueued, .waitingGPU, .retry: advanceWaiting(job, at: now)
+        case .done, .failed, .cancelled, .rejected: break
+        }
+    }
+
+    private mutating func advanceRunning(_ job: Job, at now: Timestamp) {
+        let id = job.record.id
+        if let reason = job.lossReason {
+            if job.cancel != nil || job.record.cancelRequested {
+                write(id, .cancel(reason: job.cancel?.reason ?? job.record.reason, nil), at: now)
+            } else if job.record.lost >= policy.maxLost {
+                let why =
+                    "lost \(job.record.lost + 1) times, which is more than MAX_LOST allows; the last time: \(reason)"
+                write(id, .fail(AttemptOutcome(code: .lost, reason: why)), at: now)
+            } else {
+                write(id, .lose(reason: reason), at: now)
+            }
+        } else if let cancel = job.cancel {
+            if !job.record.cancelRequested {
+                write(id, .requestCancel(reason: cancel.reason), at: now)
+            } else {
+                askWorkerToCancel(job)
+                answerCancel(job, state: .running)
+            }
+        }
+    }
+
+    private mutating func advanceWaiting(_ job: Job, at now: Timestamp) {
+        let id = job.record.id
+        if let cancel = job.cancel {
+            write(id, .cancel(reason: cancel.reason, nil), at: now)
+        } else if let deadline = job.waitDeadline, deadline <= now {
+            let waited = job.record.limits.maxWait?.inSeconds ?? 0
+            let why = job.record.reason.isEmpty ? "no card became free" : job.record.reason
+            let outcome = AttemptOutcome(
+                code: .waitedTooLong,
+                reason: "waited for a card for \(waited) s (max_wait): \(why)"
+            )
+            write(id, .fail(outcome), at: now)
+        } else if job.record.state == .retry {
+            if let due = job.retryDue, due <= now { write(id, .requeue, at: now) }
+        } else {
+            queue.insert(job.place, in: job.placement)
+            needsPlacement = true
+        }
+    }
+
+    /// Closes an attempt that its worker has not claimed.
+    mutating func closeUnclaimed(_ id: JobID, _ attempt: AttemptID, _ reason: String, at now: Timestamp) {
+        guard let job = jobs[id], job.record.attempt == attempt, job.record.state == .scheduled else { return }
+        jobs[id]?.lossReason = reason
+        advance(id, at: now)
+    }
+
+    /// The run message is stored. If its attempt was taken back or ended meanwhile, nobody needs it any more.
+    mutating func noteRun(_ id: JobID, _ gpu: GPUID, _ attempt: AttemptID, _ sequence: UInt64) {
+        if let job = jobs[id], job.record.attempt == attempt, job.record.isBound {
+            jobs[id]?.runSequence = sequence
+        } else {
+            actions.append(.deleteRun(gpu, attempt, sequence: sequence))
+        }
+    }
+
+    mutating func count(_ state: JobState, by change: Int) {
+        switch state {
+        case .enqueued, .waitingGPU, .retry: waitingCount += change
+        case .scheduled, .running: inflightCount += change
+        case .done, .failed, .cancelled, .rejected: break
+        }
+    }
+}
+
+extension JobRecord {
+    /// An attempt holds a slot of the record's card.
+    var isBound: Bool { state == .scheduled || state == .running }
+}

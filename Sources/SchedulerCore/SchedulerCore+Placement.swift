@@ -1,0 +1,107 @@
+import JobModel
+
+/// Which job goes to which card, and when.
+extension SchedulerCore {
+    /// Binds waiting jobs to cards until no job and card fit any more.
+    mutating func place(at now: Timestamp) {
+        needsPlacement = false
+        while let choice = nextChoice(at: now) {
+            guard let owner = cards[choice.card]?.owner else { return }
+            let attempt = AttemptID(from: &ids)
+            assign(choice.job, to: choice.card, at: now)
+            write(choice.job, .schedule(gpu: choice.card, attempt: attempt, owner: owner), at: now)
+        }
+        // Releasing and assigning above was this function's own doing.
+        needsPlacement = false
+    }
+
+    /// The first job, over all classes, that has a card; jobs of one class differ in nothing but their place.
+    private mutating func nextChoice(at now: Timestamp) -> (job: JobID, card: GPUID)? {
+        var best: (place: QueuePlace, card: GPUID)?
+        for placement in queue.order {
+            let jobs = self.jobs
+            guard let place = queue.first(of: placement, isWaiting: { jobs[$0]?.isWaiting == true }) else {
+                unplaceable[placement] = nil
+                continue
+            }
+            guard let card = bestCard(for: placement, at: now) else {
+                noteUnplaceable(placement, at: now)
+                continue
+            }
+            if best.map({ place < $0.place }) ?? true { best = (place, card) }
+        }
+        return best.map { ($0.place.job, $0.card) }
+    }
+
+    /// The card for a class: one with a free slot before one where the job would wait, then the emptier, then the
+    /// better score, then the lower id.
+    private func bestCard(for placement: PlacementClass, at now: Timestamp) -> GPUID? {
+        var best: (rank: (Int, Int, Double), card: GPUID)?
+        for gpu in candidates(for: placement) {
+            guard let card = cards[gpu], card.objection(policy: policy, at: now) == nil else { continue }
+            let load = card.assigned.count
+            guard load < card.slots + card.dispatchAhead(policy: policy) else { continue }
+            let rank = (load < card.slots ? 0 : 1, load, card.score(policy: policy, at: now))
+            if best.map({ rank < $0.rank }) ?? true { best = (rank, gpu) }
+        }
+        return best?.card
+    }
+
+    func candidates(for placement: PlacementClass) -> [GPUID] {
+        placement.pin.map { [$0] } ?? cardOrder
+    }
+
+    // MARK: jobs without a card
+
+    private func isServed(_ placement: PlacementClass, at now: Timestamp) -> Bool {
+        candidates(for: placement).contains { cards[$0].map { $0.objection(policy: policy, at: now) == nil } ?? false }
+    }
+
+    /// No card has room. If that is because none may be used at all, the records are to say so before long.
+    private mutating func noteUnplaceable(_ placement: PlacementClass, at now: Timestamp) {
+        if isServed(placement, at: now) {
+            if unplaceable.removeValue(forKey: placement) != nil { tellServed(placement, at: now) }
+        } else if unplaceable[placement] == nil {
+            unplaceable[placement] = now
+            deadlines.insert(.unplaceable(placement), at: now + policy.waitingGrace)
+        }
+    }
+
+    /// Jobs whose records are changed to say that they wait for a card: enough to be found, not a write for each of
+    /// a million.
+    private static let toldAtOnce = 256
+
+    mutating func tellUnplaceable(_ placement: PlacementClass, at now: Timestamp) {
+        guard unplaceable[placement] != nil, !isServed(placement, at: now) else { return }
+        let reason = waitingReason(for: placement, at: now)
+        for place in queue.firstPlaces(of: placement, count: Self.toldAtOnce) {
+            guard let job = jobs[place.job], job.isWaiting, job.record.state == .enqueued else { continue }
+            write(place.job, .waitForCard(reason: reason), at: now)
+        }
+        deadlines.insert(.unplaceable(placement), at: now + .seconds(30))
+    }
+
+    /// Cards are back, though their slots are taken: the records no longer say that there is none.
+    private mutating func tellServed(_ placement: PlacementClass, at now: Timestamp) {
+        for place in queue.firstPlaces(of: placement, count: Self.toldAtOnce) {
+            guard let job = jobs[place.job], job.isWaiting, job.record.state == .waitingGPU else { continue }
+            write(place.job, .cardsBack, at: now)
+        }
+    }
+
+    /// Why no card takes jobs of a class, for a person.
+    func waitingReason(for placement: PlacementClass, at now: Timestamp) -> String {
+        if let pin = placement.pin {
+            guard let card = cards[pin] else {
+                return "pinned to card \(pin), whose worker has not been heard of; start it, or submit without gpu"
+            }
+            return "pinned to card \(pin): \(card.objection(policy: policy, at: now) ?? "all its slots are taken")"
+        }
+        guard !cardOrder.isEmpty else { return "no worker has been heard of; start gpu-worker on a card" }
+        let reasons = cardOrder.prefix(3).compactMap { gpu in
+            cards[gpu]?.objection(policy: policy, at: now).map { "card \(gpu): \($0)" }
+        }
+        let more = cardOrder.count > 3 ? ", and \(cardOrder.count - 3) more" : ""
+        return "no card may take it: " + reasons.joined(separator: "; ") + more
+    }
+}

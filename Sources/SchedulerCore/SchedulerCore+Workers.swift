@@ -1,0 +1,143 @@
+import JobModel
+
+/// The cards and their workers: who lives, and what becomes of the attempts of those who do not.
+extension SchedulerCore {
+    /// Heartbeats kept of lives whose registration has not arrived.
+    private static let maximumStrangers = 4096
+
+    mutating func addCard(_ gpu: GPUID, at now: Timestamp) {
+        guard cards[gpu] == nil else { return }
+        cards[gpu] = Card(id: gpu, lastHeard: now)
+        let index = cardOrder.firstIndex { gpu < $0 } ?? cardOrder.endIndex
+        cardOrder.insert(gpu, at: index)
+    }
+
+    mutating func register(_ registration: WorkerRegistration, at now: Timestamp) {
+        let gpu = registration.gpu
+        addCard(gpu, at: now)
+        if registration.isReleased {
+            lose(gpu, reason: "its worker ended in order", at: now)
+            cards[gpu]?.owner = nil
+            return
+        }
+        guard cards[gpu]?.owner != registration.incarnation else { return }
+        if cards[gpu]?.isAlive == true { announce("gpu_gone", [("gpu_id", gpu.json), ("reason", "worker restarted")]) }
+        cards[gpu]?.owner = registration.incarnation
+        cards[gpu]?.counter = 0
+        cards[gpu]?.isAlive = false
+        cards[gpu]?.isDraining = false
+        cards[gpu]?.lastHeard = now
+        watch(gpu)
+        if let heartbeat = strangers.removeValue(forKey: gpu), heartbeat.incarnation == registration.incarnation {
+            hear(heartbeat, at: now)
+        }
+    }
+
+    mutating func hear(_ heartbeat: Heartbeat, at now: Timestamp) {
+        guard let card = cards[heartbeat.gpu], card.owner == heartbeat.incarnation else {
+            if strangers.count < Self.maximumStrangers || strangers[heartbeat.gpu] != nil {
+                strangers[heartbeat.gpu] = heartbeat
+            }
+            return
+        }
+        guard heartbeat.counter > card.counter else { return }
+        if !card.isAlive || card.slots != heartbeat.slots || card.isDraining != heartbeat.isDraining {
+            needsPlacement = true
+        }
+        cards[heartbeat.gpu]?.counter = heartbeat.counter
+        cards[heartbeat.gpu]?.slots = heartbeat.slots
+        cards[heartbeat.gpu]?.isDraining = heartbeat.isDraining
+        cards[heartbeat.gpu]?.lastHeard = now
+        if !card.isAlive {
+            cards[heartbeat.gpu]?.isAlive = true
+            watch(heartbeat.gpu)
+            announce("gpu_up", [("gpu_id", heartbeat.gpu.json)])
+        }
+        guard !card.assigned.isEmpty else { return }
+        for id in card.assigned.sorted() { check(id, against: heartbeat, at: now) }
+    }
+
+    /// Compares one attempt bound to the card with what its worker says it runs.
+    private mutating func check(_ id: JobID, against heartbeat: Heartbeat, at now: Timestamp) {
+        guard let job = jobs[id], job.record.isBound, job.pending == nil, job.record.gpu == heartbeat.gpu else {
+            return
+        }
+        if job.record.owner != heartbeat.incarnation {
+            // Its worker reports or closes the attempts of earlier lives before its first heartbeat: this one is left.
+            jobs[id]?.lossReason = "the worker of card \(heartbeat.gpu) was restarted"
+            return advance(id, at: now)
+        }
+        if job.record.state == .scheduled {
+            if heartbeat.isDraining { closeUnclaimed(id, job.record.attempt, "its worker is about to stop", at: now) }
+            return
+        }
+        if heartbeat.running.contains(where: { $0.attempt == job.record.attempt }) {
+            jobs[id]?.missedHeartbeats = 0
+            if job.record.cancelRequested { askWorkerToCancel(job) }
+        } else {
+            jobs[id]?.missedHeartbeats += 1
+            guard job.missedHeartbeats >= 1 else { return }
+            jobs[id]?.lossReason = "the worker of card \(heartbeat.gpu) no longer knows of it"
+            advance(id, at: now)
+        }
+    }
+
+    private mutating func closeUnclaimed(_ id: JobID, _ attempt: AttemptID?, _ reason: String, at now: Timestamp) {
+        guard let attempt else { return }
+        closeUnclaimed(id, attempt, reason, at: now)
+    }
+
+    mutating func askWorkerToCancel(_ job: Job) {
+        guard let gpu = job.record.gpu, let attempt = job.record.attempt else { return }
+        actions.append(.requestCancel(gpu, job.record.id, attempt))
+    }
+
+    mutating func note(_ reading: CardReading, at now: Timestamp) {
+        guard let card = cards[reading.gpu], card.owner == reading.incarnation else { return }
+        let objected = card.objection(policy: policy, at: now) != nil
+        cards[reading.gpu]?.noteReading(reading, policy: policy, at: now)
+        if objected { needsPlacement = true }
+    }
+
+    mutating func noteDown(_ notice: WorkerNotice, at now: Timestamp) {
+        guard cards[notice.gpu]?.owner == notice.incarnation else { return }
+        lose(notice.gpu, reason: "its worker ended in order", at: now)
+    }
+
+    /// A deadline of a card has come: it is gone, unless it was heard of since.
+    mutating func checkCard(_ gpu: GPUID, at now: Timestamp) {
+        guard let card = cards[gpu] else { return }
+        cards[gpu]?.isWatched = false
+        if now - card.lastHeard < policy.heartbeatTTL {
+            watch(gpu)
+        } else {
+            lose(gpu, reason: "card \(gpu) was not heard of for \(policy.heartbeatTTL.inSeconds) s", at: now)
+        }
+    }
+
+    /// Sets the deadline by which the card has to be heard of again.
+    mutating func watch(_ gpu: GPUID) {
+        guard let card = cards[gpu], !card.isWatched else { return }
+        cards[gpu]?.isWatched = true
+        deadlines.insert(.card(gpu), at: card.lastHeard + policy.heartbeatTTL)
+    }
+
+    /// The worker is gone: its attempts are closed and its jobs go back to the queue.
+    private mutating func lose(_ gpu: GPUID, reason: String, at now: Timestamp) {
+        guard let card = cards[gpu] else { return }
+        if card.isAlive {
+            cards[gpu]?.isAlive = false
+            announce("gpu_gone", [("gpu_id", gpu.json), ("reason", .string(reason))])
+        }
+        for id in card.assigned.sorted() {
+            guard jobs[id]?.record.isBound == true else { continue }
+            jobs[id]?.lossReason = reason
+            advance(id, at: now)
+        }
+    }
+
+    /// After a time in which nothing could be heard, nobody is called lost before a full TTL has passed.
+    mutating func grantFullTTL(at now: Timestamp) {
+        for gpu in cardOrder { cards[gpu]?.lastHeard = now }
+    }
+}

@@ -1,0 +1,184 @@
+import JobModel
+import WireJSON
+
+/// Every decision of the leading maestro: what is admitted, which card runs what, what is lost, retried, cancelled.
+///
+/// One value per term of office. It holds the jobs that have not ended and the cards; the records in ORG_JOBS are
+/// the truth, and this is the leader's picture of them. Each job has at most one write under way; when it has ended,
+/// ``advance(_:at:)`` looks at the job as it now is and decides the next step.
+package struct SchedulerCore: Sendable {
+    let policy: SchedulerPolicy
+    var ids: IdentifierSource
+    var phase = Phase.starting
+    var serverClockOffset = Duration.zero
+
+    var jobs: [JobID: Job] = [:]
+    var queue = WaitingQueue()
+    /// Jobs that wait for a card or for their backoff.
+    var waitingCount = 0
+    /// Jobs bound to a card.
+    var inflightCount = 0
+
+    var cards: [GPUID: Card] = [:]
+    var cardOrder: [GPUID] = []
+    /// Heartbeats of lives whose registration has not arrived yet.
+    var strangers: [GPUID: Heartbeat] = [:]
+
+    var admissions: [JobID: Admission] = [:]
+    /// Submissions that were pulled and are not settled.
+    var unsettled = 0
+    /// Submissions that were asked for and have not arrived.
+    var demand = 0
+    var isFull = false
+
+    var results = ResultLedger()
+    /// Cancels of jobs that are not in memory, until their records have been read.
+    var cancelReads: [JobID: Job.CancelIntent] = [:]
+    /// Questions about jobs that are not in memory.
+    var whyReads: [JobID: [RequestToken]] = [:]
+
+    var deadlines = DeadlineQueue<Deadline>()
+    var armed: Timestamp?
+    /// Something changed that may let a waiting job be placed.
+    var needsPlacement = false
+    /// Classes that no card may serve, since when.
+    var unplaceable: [PlacementClass: Timestamp] = [:]
+
+    var actions: [SchedulerAction] = []
+
+    enum Phase: Sendable { case starting, leading }
+
+    enum Deadline: Sendable {
+        case claim(JobID, AttemptID)
+        case retry(JobID)
+        case wait(JobID)
+        case hold(JobID)
+        case admission(JobID)
+        case card(GPUID)
+        case unplaceable(PlacementClass)
+        case result(JobID)
+        case storePlace
+    }
+
+    /// - Parameters:
+    ///   - policy: the numbers to decide by.
+    ///   - ids: chance for tokens and jitter; seeded alike, two cores decide alike.
+    package init(policy: SchedulerPolicy, ids: IdentifierSource) {
+        self.policy = policy
+        self.ids = ids
+    }
+
+    /// Takes one event in and says what to do. The actions are meant to be started in their order.
+    package mutating func handle(_ event: SchedulerEvent, at now: Timestamp) -> [SchedulerAction] {
+        actions = []
+        take(event, at: now)
+        if phase == .leading {
+            if needsPlacement { place(at: now) }
+            pullMore()
+        }
+        rearm()
+        return actions
+    }
+
+    private mutating func take(_ event: SchedulerEvent, at now: Timestamp) {
+        switch event {
+        case .began(let place, let offset): begin(resultsPlace: place, serverClockOffset: offset)
+        case .replayed(let revision), .recordChanged(let revision): observe(revision, at: now)
+        case .replayFinished(let last): finishReplay(lastSequence: last, at: now)
+        case .recordUnreadable(let job, let sequence, let reason): noteUnreadable(job, sequence, reason)
+        case .submitted(let submission): admit(submission, at: now)
+        case .registered(let registration): register(registration, at: now)
+        case .heartbeat(let heartbeat): hear(heartbeat, at: now)
+        case .reading(let reading): note(reading, at: now)
+        case .workerDown(let notice): noteDown(notice, at: now)
+        case .writeEnded(let job, let op, let result): endWrite(job, op, result, at: now)
+        case .runPublished(let job, let gpu, let attempt, let sequence): noteRun(job, gpu, attempt, sequence)
+        case .runRefused(let job, let attempt, let reason): closeUnclaimed(job, attempt, reason, at: now)
+        case .recordRead(let job, let revision): noteRead(job, revision, at: now)
+        case .resultSeen(let job), .resultSettled(let job): settleResult(job, at: now)
+        case .cancelAsked(let job, let reason, let request): cancel(job, reason: reason, for: request, at: now)
+        case .whyAsked(let job, let request): explain(job, to: request, at: now)
+        case .statusAsked(let request): actions.append(.reply(request, status))
+        case .cardsAsked(let request): actions.append(.reply(request, cardTable(at: now)))
+        case .timerFired: fireTimer(at: now)
+        case .reconnected: grantFullTTL(at: now)
+        }
+    }
+
+    // MARK: beginning
+
+    private mutating func begin(resultsPlace: UInt64, serverClockOffset: Duration) {
+        results.place = resultsPlace
+        self.serverClockOffset = serverClockOffset
+    }
+
+    private mutating func finishReplay(lastSequence: UInt64, at now: Timestamp) {
+        phase = .leading
+        needsPlacement = true
+        results.observed = max(results.observed, lastSequence)
+        grantFullTTL(at: now)
+        for gpu in cardOrder { watch(gpu) }
+        announce("leading")
+    }
+
+    private mutating func noteUnreadable(_ job: JobID?, _ sequence: UInt64, _ reason: String) {
+        results.observed = max(results.observed, sequence)
+        let name = job?.text ?? "?"
+        actions.append(
+            .notice("the record of job \(name) at sequence \(sequence) cannot be read and is left alone: \(reason)")
+        )
+    }
+
+    // MARK: time
+
+    private mutating func fireTimer(at now: Timestamp) {
+        if let armed, now - armed > policy.stall { grantFullTTL(at: now) }
+        armed = nil
+        while let deadline = deadlines.popDue(at: now) { pass(deadline, at: now) }
+    }
+
+    private mutating func pass(_ deadline: Deadline, at now: Timestamp) {
+        switch deadline {
+        case .claim(let job, let attempt):
+            closeUnclaimed(job, attempt, "not claimed within \(policy.claimTimeout.inSeconds) s", at: now)
+        case .retry(let job), .wait(let job):
+            advance(job, at: now)
+        case .hold(let job):
+            jobs[job]?.holdUntil = nil
+            advance(job, at: now)
+        case .admission(let job):
+            retryAdmission(job)
+        case .card(let gpu):
+            checkCard(gpu, at: now)
+        case .unplaceable(let placement):
+            tellUnplaceable(placement, at: now)
+        case .result(let job):
+            publishMissingResult(job)
+        case .storePlace:
+            storeResultsPlace()
+        }
+    }
+
+    private mutating func rearm() {
+        let earliest = deadlines.earliest
+        guard earliest != armed else { return }
+        armed = earliest
+        actions.append(.armTimer(earliest))
+    }
+
+    // MARK: telling
+
+    mutating func announce(_ event: String, _ details: [(String, JSON)] = []) {
+        let counts: [(String, JSON)] = [
+            ("gpus_alive", .int(aliveCards)), ("qsize", .int(waitingCount)), ("inflight", .int(inflightCount)),
+        ]
+        actions.append(.announce(event: event, JSONObject(details + counts)))
+    }
+
+    /// Cards with a living worker.
+    package var aliveCards: Int { cards.values.count { $0.isAlive } }
+    /// Jobs that wait for a card or for their backoff.
+    package var queueSize: Int { waitingCount }
+    /// Jobs bound to a card.
+    package var inflight: Int { inflightCount }
+}

@@ -1,0 +1,130 @@
+import JobModel
+import WireJSON
+
+/// A revision of a job's record as the stream holds it.
+package struct RecordRevision: Sendable, Equatable {
+    package var record: JobRecord
+    /// Its sequence in ORG_JOBS.
+    package var sequence: UInt64
+    /// When the stream stored it, on the core's clock.
+    package var storedAt: Timestamp
+
+    package init(record: JobRecord, sequence: UInt64, storedAt: Timestamp) {
+        self.record = record
+        self.sequence = sequence
+        self.storedAt = storedAt
+    }
+}
+
+/// A message of the work queue, not yet acknowledged.
+package struct Submission: Sendable {
+    package var bytes: [UInt8]
+    /// `sha256:` and the hexadecimal digest of the bytes.
+    package var digest: String
+    /// Its sequence in ORG_WQ.
+    package var sequence: UInt64
+    /// When the stream stored it, nanoseconds since 1970 by the server's clock.
+    package var timestamp: Int64
+    /// How long ago that was.
+    package var age: Duration
+    /// What the shell acknowledges it with.
+    package var token: UInt64
+
+    package init(bytes: [UInt8], digest: String, sequence: UInt64, timestamp: Int64, age: Duration, token: UInt64) {
+        self.bytes = bytes
+        self.digest = digest
+        self.sequence = sequence
+        self.timestamp = timestamp
+        self.age = age
+        self.token = token
+    }
+}
+
+/// What a write of a record came to. There is no "unknown" here: the shell goes on until it knows.
+package enum WriteResult: Sendable {
+    case stored(sequence: UInt64)
+    /// Another revision stands there, or none at all.
+    case conflict(RecordRevision?)
+    /// The stream refuses the write for another reason (it is full, say); nothing was stored.
+    case refused(String)
+}
+
+/// Whom to answer: names a request that the shell keeps.
+package struct RequestToken: Sendable, Hashable {
+    package var number: UInt64
+
+    package init(_ number: UInt64) { self.number = number }
+}
+
+package enum SchedulerEvent: Sendable {
+    /// This process leads now.
+    /// - resultsPlace: every terminal record up to this sequence has its result event.
+    /// - serverClockOffset: what to add to a time of the server to get one of the core's clock.
+    case began(resultsPlace: UInt64, serverClockOffset: Duration)
+    /// A record that was there when the lead began.
+    case replayed(RecordRevision)
+    /// All records are known.
+    case replayFinished(lastSequence: UInt64)
+    /// A record changed; our own writes come back this way too.
+    case recordChanged(RecordRevision)
+    /// The record at a subject cannot be read.
+    case recordUnreadable(JobID?, sequence: UInt64, reason: String)
+
+    case submitted(Submission)
+
+    case registered(WorkerRegistration)
+    case heartbeat(Heartbeat)
+    case reading(CardReading)
+    case workerDown(WorkerNotice)
+
+    case writeEnded(JobID, OperationID, WriteResult)
+    /// The run message was stored, at this sequence of ORG_RUN.
+    case runPublished(JobID, GPUID, AttemptID, sequence: UInt64)
+    /// The run message was not and will not be stored.
+    case runRefused(JobID, AttemptID, reason: String)
+    /// The record of a job that the core asked for; nil when a read proved that there is none.
+    case recordRead(JobID, RecordRevision?)
+    case resultSeen(JobID)
+    /// The result event is there, whoever published it.
+    case resultSettled(JobID)
+
+    case cancelAsked(JobID, reason: String, RequestToken)
+    case whyAsked(JobID, RequestToken)
+    case statusAsked(RequestToken)
+    case cardsAsked(RequestToken)
+
+    case timerFired
+    /// The connection is back after a gap in which nothing could be heard.
+    case reconnected
+}
+
+package enum SchedulerAction: Sendable {
+    /// Store this record if its subject stands at `expected` (0: if there is none). Answered by `writeEnded`.
+    case write(JobRecord, expected: UInt64)
+    /// Publish the run message, as long as the lease is trusted. Answered by `runPublished` or `runRefused`.
+    case publishRun(GPUID, RunMessage)
+    /// Delete a run message whose attempt was taken back.
+    case deleteRun(GPUID, AttemptID, sequence: UInt64?)
+    /// Acknowledge submissions: they are settled.
+    case settle([UInt64])
+    /// Publish on `gpu.task.err` (deduplicated by the id), then acknowledge the submission, if there is one.
+    case publishError(ErrorEvent, messageID: String, settle: [UInt64])
+    /// See to it that the result event is there; `checkFirst` when somebody else may have published it.
+    /// Answered by `resultSettled`.
+    case publishResult(ResultEvent, checkFirst: Bool)
+    /// Remember that every terminal record up to this sequence has its result.
+    case storeResultsPlace(UInt64)
+    /// Ask the worker to kill an attempt.
+    case requestCancel(GPUID, JobID, AttemptID)
+    /// Read a record from the stream's leader. Answered by `recordRead`.
+    case readRecord(JobID)
+    /// Pull that many more submissions.
+    case pull(Int)
+    case reply(RequestToken, JSON)
+    /// Fire `timerFired` at this time, in place of any earlier arming; nil for never.
+    case armTimer(Timestamp?)
+    /// Tell on `maestro.state`.
+    case announce(event: String, JSONObject)
+    /// Something an operator should read in the log.
+    case notice(String)
+}

@@ -1,0 +1,36 @@
+import JobModel
+
+/// The numbers that the scheduler decides by.
+package struct SchedulerPolicy: Sendable {
+    /// A card that was not heard of for this long is gone.
+    package var heartbeatTTL = Duration.seconds(15)
+    /// Readings older than this count as stale.
+    package var metricsTTL = Duration.seconds(15)
+    /// Degrees Celsius above which a card gets no job; it gets some again ``coolDown`` degrees lower.
+    package var maxTemperature = 78.0
+    package var coolDown = 10.0
+    /// A card that is busier than this, without a job of ours, gets none.
+    package var maxBusyPercent = 95.0
+    /// Defaults for tasks that do not say.
+    package var limits = JobLimits(timeout: .seconds(3600), maxRetries: 2, retryBackoff: .seconds(1), maxWait: nil)
+    /// Waiting jobs above which no submission is admitted.
+    package var maxQueue = 1_000_000
+    /// How long a dispatched attempt may stay unclaimed.
+    package var claimTimeout = Duration.seconds(30)
+    /// How often the attempts of one job may be lost before it fails.
+    package var maxLost = 10
+    /// Submissions older than this are refused, since their id may have been used and forgotten.
+    package var idHorizon = Duration.seconds(7 * 24 * 3600)
+    /// How long the worker that ended a job has to publish its result before the leader does.
+    package var resultGrace = Duration.seconds(10)
+    /// How long jobs wait without any card that may take them before their records say so.
+    package var waitingGrace = Duration.seconds(2)
+    /// Jobs of a card that on average ran shorter than this make the next ones be dispatched ahead.
+    package var shortJob = Duration.seconds(1)
+    /// A timer that fires this much late tells that the process was stalled.
+    package var stall = Duration.seconds(1)
+    /// Submissions that may be pulled and not yet settled.
+    package var admissionWindow = 512
+
+    package init() {}
+}
