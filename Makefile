@@ -18,6 +18,7 @@ export BIN_DIR
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SWIFT_TEST_FLAGS ?=
+EXAMPLE := examples/backtest-sweep
 
 .PHONY: all
 all: build ## release binaries maestro, gpu-worker and maestroctl in .build/release
@@ -27,11 +28,16 @@ build: deps-build
 	swift build -c release --static-swift-stdlib
 
 .PHONY: test
-test: unit-test ## unit tests, then the system tests, each with its time
+test: unit-test example-test ## unit tests, then the system tests, each with its time
 
 .PHONY: unit-test
 unit-test: deps-build deps-test ## the Swift tests alone
 	scripts/timed "unit tests" swift test $(SWIFT_TEST_FLAGS)
+
+.PHONY: example-test
+example-test: deps-example ## the tests of the back-test example alone
+	scripts/make-venv $(EXAMPLE)/.venv $(EXAMPLE)/requirements.txt --no-deps
+	scripts/timed "example tests" $(EXAMPLE)/.venv/bin/python -m pytest -q $(EXAMPLE)/tests
 
 .PHONY: format
 format: deps-build ## rewrites the Swift sources in the project's style
