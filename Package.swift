@@ -24,11 +24,16 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        // The bus
+        .systemLibrary(name: "CNATS", pkgConfig: "libnats", providers: [.apt(["libnats-dev"])]),
+        .target(name: "NATSClient", dependencies: ["CNATS", "WireJSON"], swiftSettings: strictUnsafe),
+
         // The protocol over JetStream
         .target(name: "JobTransport", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
 
         // Tests
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "JobModelTests", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
+        .testTarget(name: "NATSClientTests", dependencies: ["NATSClient", "WireJSON"], swiftSettings: strict),
     ]
 )

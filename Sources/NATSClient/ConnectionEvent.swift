@@ -1,0 +1,36 @@
+/// What happens to a connection, in order. Observers are called one after the other on one thread and must not block.
+package enum ConnectionEvent: Sendable {
+    /// Connected for the first time.
+    case connected(ServerInfo)
+    /// Connected again; subscriptions stand again, pull requests and push consumers of the old connection are gone.
+    case reconnected(ServerInfo)
+    /// The connection was lost; all requests in flight have ended as unknown. Reconnecting goes on.
+    case disconnected(NATSError?)
+    /// Closed by its owner; the last event.
+    case closed
+    /// Something went wrong beside any call, such as a refused subscription, dropped messages or bad credentials.
+    case asyncError(NATSError)
+}
+
+/// What is known of the server at the moment of connecting. For version and name see ``NATSConnection/serverVersion``.
+package struct ServerInfo: Sendable, Equatable {
+    package let serverID: String
+    /// The address that this connection went to.
+    package let url: String
+    /// The largest message that the server takes, in bytes, headers included.
+    package let maxPayload: Int
+}
+
+/// Keeps an observer registered until `cancel` or the end of the connection.
+package struct ObserverToken: Sendable {
+    let number: UInt
+    private weak let connection: NATSConnection?
+
+    init(number: UInt, connection: NATSConnection) {
+        self.number = number
+        self.connection = connection
+    }
+
+    /// No event is delivered afterwards, except one that is being delivered right now.
+    package func cancel() { connection?.removeObserver(number) }
+}
