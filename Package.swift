@@ -29,7 +29,11 @@ let package = Package(
         .target(name: "NATSClient", dependencies: ["CNATS", "WireJSON"], swiftSettings: strictUnsafe),
 
         // The protocol over JetStream
-        .target(name: "JobTransport", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
+        .target(
+            name: "JobTransport",
+            dependencies: ["JobModel", "NATSClient", "WireJSON"],
+            swiftSettings: strict
+        ),
 
         // Tests
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),

@@ -112,7 +112,7 @@ extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, Express
 ///
 /// Objects on the bus are small, so fields are looked up one by one; the parser refuses a repeated key, and a
 /// builder that sets a key twice keeps the last value.
-package struct JSONObject: Sendable, Equatable, Sequence {
+package struct JSONObject: Sendable, Equatable, Sequence, ExpressibleByDictionaryLiteral {
     package struct Field: Sendable, Equatable {
         package var key: String
         package var value: JSON
@@ -125,6 +125,8 @@ package struct JSONObject: Sendable, Equatable, Sequence {
     package init(_ elements: [(String, JSON)]) {
         fields = elements.map { Field(key: $0.0, value: $0.1) }
     }
+
+    package init(dictionaryLiteral elements: (String, JSON)...) { self.init(elements) }
 
     /// Fields that are known to have distinct keys, as the parser found them.
     init(distinct fields: [Field]) { self.fields = fields }

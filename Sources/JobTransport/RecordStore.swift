@@ -1,0 +1,84 @@
+import JobModel
+import NATSClient
+
+/// A record as the stream holds it, with the server's time.
+package struct StoredRecord: Sendable {
+    package let record: JobRecord
+    package let sequence: UInt64
+    /// Nanoseconds since 1970 by the server's clock.
+    package let timestamp: Int64
+
+    package init(_ message: StoredMessage) throws(MalformedMessage) {
+        record = try JobRecord(parsing: message.payload)
+        sequence = message.sequence
+        timestamp = message.timestamp
+    }
+}
+
+/// What became of a write of a record.
+package enum RecordWriteOutcome: Sendable {
+    case stored(sequence: UInt64)
+    /// Another revision stands there; nil when there is none.
+    case conflict(StoredRecord?)
+    /// Refused for another reason; nothing was stored.
+    case refused(String)
+    /// The deadline came before the answer: the write may be stored, or may yet be.
+    case unknown(NATSError)
+}
+
+/// The records of the jobs in ORG_JOBS.
+package struct RecordStore: Sendable {
+    private let jetStream: JetStream
+    private let names: PoolNames
+
+    package init(_ jetStream: JetStream, names: PoolNames) {
+        self.jetStream = jetStream
+        self.names = names
+    }
+
+    /// The record of a job by the answer of the stream's leader; nil if there is none.
+    /// - Throws: ``JetStreamError``, or ``MalformedMessage`` when what stands there is not a record.
+    package func read(_ job: JobID) async throws -> StoredRecord? {
+        let message = try await jetStream.lastMessage(stream: names.jobsStream, subject: names.state(job))
+        return try message.map { message throws(MalformedMessage) in try StoredRecord(message) }
+    }
+
+    /// Stores a revision if the record stands at `expected` (0: if there is none), and goes on until it knows.
+    /// - Parameter until: when to give up; the outcome is unknown then.
+    package func write(
+        _ record: JobRecord,
+        expected: UInt64,
+        until: ContinuousClock.Instant
+    ) async -> RecordWriteOutcome {
+        let op = record.op
+        let outcome = await jetStream.compareAndSet(
+            record.encoded(),
+            to: names.state(record.id),
+            stream: names.jobsStream,
+            expected: expected,
+            isOurs: { message in Self.mark(of: message) == op },
+            until: until
+        )
+        switch outcome {
+        case .stored(let sequence): return .stored(sequence: sequence)
+        case .refused(let error): return .refused(error.description)
+        case .unknown(let error): return .unknown(error)
+        case .conflict(nil): return .conflict(nil)
+        case .conflict(let message?):
+            do {
+                return .conflict(try StoredRecord(message))
+            } catch {
+                return .refused("what stands in the record's place is \(error)")
+            }
+        }
+    }
+
+    /// The mark of the write that made a revision; nil for what is not a record, which is nobody's.
+    private static func mark(of message: StoredMessage) -> OperationID? {
+        do {
+            return try JobRecord(parsing: message.payload).op
+        } catch {
+            return nil
+        }
+    }
+}
