@@ -10,7 +10,8 @@ let package = Package(
     name: "Maestro",
     products: [],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0")
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
         // Values and rules that everything shares
@@ -35,9 +36,22 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        // What every executable begins with: configuration, logging, signals
+        .target(name: "CService"),
+        .target(
+            name: "ServiceSupport",
+            dependencies: ["CService", "JobModel", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strictUnsafe
+        ),
+
         // Tests
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "JobModelTests", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
+        .testTarget(
+            name: "ServiceSupportTests",
+            dependencies: ["ServiceSupport", "JobModel", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strict
+        ),
         .testTarget(name: "NATSClientTests", dependencies: ["NATSClient", "WireJSON"], swiftSettings: strict),
     ]
 )
