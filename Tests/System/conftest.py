@@ -1,0 +1,51 @@
+"""Fixtures: a pool for a whole file of tests, and one of its own for a test that breaks things."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import Pipe, Pool  # noqa: E402  (found by the line above)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """One maestro and two workers, for tests that leave them as they are."""
+    pool = Pool(tmp_path_factory.mktemp("pool"))
+    try:
+        pool.start_maestro()
+        pool.start_worker(0)
+        pool.start_worker(1)
+        yield pool
+    finally:
+        pool.close()
+
+
+@pytest.fixture
+def make_pool(tmp_path: Path) -> Iterator[Callable[..., Pool]]:
+    """Makes a pool of the test's own, with settings, nothing but the server running yet."""
+    pools: list[Pool] = []
+
+    def make(**settings: object) -> Pool:
+        pools.append(Pool(tmp_path / f"pool{len(pools)}", **settings))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+@pytest.fixture
+def task_id(request: pytest.FixtureRequest) -> str:
+    """An id that names the test, and is a legal one."""
+    return "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[:100].strip("-")
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Pipe]:
+    """A named pipe that a job can write lines into, for the test to wait for."""
+    made = Pipe(tmp_path / "pipe")
+    yield made
+    made.close()
