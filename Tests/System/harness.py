@@ -185,7 +185,8 @@ class Events:
         return self.wait_until(lambda: (self.all(subject, **fields) + [None] * count)[count - 1], deadline,
                                f"{subject} {fields}")
 
-    def wait_until(self, probe: Callable[[], Any], deadline: float = DEADLINE, what: str = "") -> Any:
+    def wait_until(self, probe: Callable[[], Any], deadline: float = DEADLINE,
+                   what: str | Callable[[], str] = "") -> Any:
         """Looks with `probe` after each message until it answers something true."""
         until = time.monotonic() + deadline
         while True:
@@ -198,10 +199,18 @@ class Events:
                 # A second at most: what the probe reads may change without a message.
                 left = until - time.monotonic()
                 if left <= 0:
-                    tail = "\n".join(f"{one.subject} {one.data[:300]!r}" for one in self._messages[-12:])
-                    raise DeadlinePassed(f"waited {deadline:.0f} s for {what}; the last messages:\n{tail}")
+                    break
                 if len(self._messages) == seen:
                     self._changed.wait(min(1.0, left))
+        tail = "\n".join(f"{one.subject} {one.data[:300]!r}" for one in self.all()[-12:])
+        missing = what if isinstance(what, str) else what()
+        raise DeadlinePassed(f"waited {deadline:.0f} s for {missing}; the last messages:\n{tail}")
+
+    def wait_for_count(self, count: int, deadline: float = DEADLINE) -> None:
+        """Until `count` messages have come, whatever they are: cheap enough for a measurement."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._messages) >= count, deadline):
+                raise DeadlinePassed(f"only {len(self._messages)} of {count} messages came in {deadline:.0f} s")
 
 
 def _fits(message: Message, subject: str, fields: dict[str, Any]) -> bool:
@@ -299,16 +308,18 @@ class Bus:
     def every(self, stream: str, subject: str) -> list[Message]:
         """All that a stream holds of a subject, oldest first."""
 
+        if self.last(stream, subject) is None:
+            return []
+
         async def read() -> list[Message]:
             subscription = await self._jetstream.subscribe(subject, stream=stream, ordered_consumer=True,
                                                            pending_msgs_limit=-1, pending_bytes_limit=-1)
             found: list[Message] = []
-            left = (await subscription.consumer_info()).num_pending
-            pending = left + subscription.pending_msgs
-            while len(found) < pending:
+            pending = 1
+            while pending:
                 message = await subscription.next_msg(timeout=30)
                 found.append(Message(message.subject, message.data, dict(message.headers or {})))
-                pending = max(pending, len(found) + message.metadata.num_pending)
+                pending = message.metadata.num_pending
             await subscription.unsubscribe()
             return found
 
@@ -417,7 +428,8 @@ class Pool:
             record = self.record(task_id)
             return record if record and record["state"] in wanted else None
 
-        return self.events.wait_until(probe, deadline, f"job {task_id} in {sorted(wanted)}, it is {self.record(task_id)}")
+        return self.events.wait_until(
+            probe, deadline, lambda: f"job {task_id} to be {' or '.join(sorted(wanted))}; its record: {self.record(task_id)}")
 
     def wait_result(self, task_id: str, deadline: float = DEADLINE) -> dict:
         """The result event, read from the stream."""
