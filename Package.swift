@@ -53,5 +53,10 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(name: "NATSClientTests", dependencies: ["NATSClient", "WireJSON"], swiftSettings: strict),
+        .testTarget(
+            name: "SchedulerCoreTests",
+            dependencies: ["SchedulerCore", "JobModel", "WireJSON"],
+            swiftSettings: strict
+        ),
     ]
 )

@@ -6,11 +6,21 @@ struct Admission: Sendable {
     var record: JobRecord
     /// The submissions to acknowledge when it is settled: the first one and its repetitions.
     var tokens: [UInt64]
-    /// The stream sequence of the first one; 0 when a cancel makes the record.
-    var sequence: UInt64
+    /// The message id of an error about the first one, the same at each delivery; nil when a cancel makes the record.
+    var errorID: String?
     /// Why the record is a rejected one.
     var refusal: TaskRefusal?
     var cancel: Job.CancelIntent?
+}
+
+extension JobRecord {
+    /// Somebody cancelled the id before its submission came: what is submitted under it does not run.
+    fileprivate var isCancelOfTheUnknown: Bool { state == .cancelled && submission.isEmpty }
+}
+
+extension Submission {
+    /// The message id of an error about this submission.
+    fileprivate var errorID: String { "err:sub:\(timestamp)-\(sequence)" }
 }
 
 /// From a submission to a record, or to a refusal that says why.
@@ -51,7 +61,7 @@ extension SchedulerCore {
             at: now,
             submitted: Double(submission.timestamp) / 1e9
         )
-        create(Admission(record: record, tokens: [submission.token], sequence: submission.sequence))
+        create(Admission(record: record, tokens: [submission.token], errorID: submission.errorID))
     }
 
     private mutating func create(_ admission: Admission) {
@@ -62,7 +72,7 @@ extension SchedulerCore {
     /// A submission whose record is just being created waits for that.
     private mutating func joinAdmission(_ id: JobID, _ submission: Submission, at now: Timestamp) -> Bool {
         guard let admission = admissions[id] else { return false }
-        if admission.record.digest == submission.digest || admission.record.submission.isEmpty {
+        if admission.record.digest == submission.digest || admission.record.isCancelOfTheUnknown {
             admissions[id]?.tokens.append(submission.token)
         } else {
             refuseConflict(submission, with: admission.record, at: now)
@@ -88,22 +98,22 @@ extension SchedulerCore {
             state: nil,
             time: now.seconds
         )
-        tellRefusal(event, of: submission.sequence, timestamp: submission.timestamp, settling: [submission.token])
+        tellRefusal(event, messageID: submission.errorID, settling: [submission.token])
     }
 
     private mutating func refuse(_ submission: Submission, _ refusal: TaskRefusal, at now: Timestamp) {
         let derived = JobID.derived(timestamp: submission.timestamp, sequence: submission.sequence)
         guard let id = refusal.id ?? (refusal.isAnonymous ? derived : nil) else {
             let event = ErrorEvent(job: nil, code: refusal.code, error: refusal.reason, state: nil, time: now.seconds)
-            return tellRefusal(
-                event,
-                of: submission.sequence,
-                timestamp: submission.timestamp,
-                settling: [submission.token]
-            )
+            return tellRefusal(event, messageID: submission.errorID, settling: [submission.token])
         }
         if let known = jobs[id] { return settleRefusal(of: submission, refusal, over: known.record, at: now) }
         if let admission = admissions[id] {
+            // A repetition is settled with the first one, when the record is stored.
+            if admission.record.digest == submission.digest || admission.record.isCancelOfTheUnknown {
+                admissions[id]?.tokens.append(submission.token)
+                return
+            }
             return settleRefusal(of: submission, refusal, over: admission.record, at: now)
         }
         // What was refused is not kept: it may be anything, of any size. Its digest tells a repetition.
@@ -118,7 +128,9 @@ extension SchedulerCore {
             at: now,
             submitted: Double(submission.timestamp) / 1e9
         )
-        create(Admission(record: record, tokens: [submission.token], sequence: submission.sequence, refusal: refusal))
+        create(
+            Admission(record: record, tokens: [submission.token], errorID: submission.errorID, refusal: refusal)
+        )
     }
 
     /// A refused submission whose id has a record already: that record stays as it is.
@@ -130,17 +142,16 @@ extension SchedulerCore {
     ) {
         if record.digest == submission.digest { return settle([submission.token]) }
         let event = ErrorEvent(job: record.id, code: refusal.code, error: refusal.reason, state: nil, time: now.seconds)
-        tellRefusal(event, of: submission.sequence, timestamp: submission.timestamp, settling: [submission.token])
+        tellRefusal(event, messageID: submission.errorID, settling: [submission.token])
     }
 
     private mutating func tellRefusal(
         _ event: ErrorEvent,
-        of sequence: UInt64,
-        timestamp: Int64,
+        messageID: String,
         settling tokens: [UInt64]
     ) {
         unsettled -= tokens.count
-        actions.append(.publishError(event, messageID: "err:sub:\(timestamp)-\(sequence)", settle: tokens))
+        actions.append(.publishError(event, messageID: messageID, settle: tokens))
     }
 
     mutating func settle(_ tokens: [UInt64]) {
@@ -163,7 +174,7 @@ extension SchedulerCore {
             yield(admission, to: current, at: now)
         case .conflict(nil):
             // Somebody removed the record that stood there: the id is free again.
-            actions.append(.write(admission.record, expected: 0))
+            deadlines.insert(.admission(id), at: now + .seconds(1))
         case .refused(let reason):
             deadlines.insert(.admission(id), at: now + .seconds(1))
             actions.append(.notice("job \(id) cannot be admitted yet and will be tried again: \(reason)"))
@@ -207,8 +218,8 @@ extension SchedulerCore {
         if let cancel = admission.cancel {
             for request in cancel.requests { self.cancel(record.id, reason: cancel.reason, for: request, at: now) }
         }
-        let isCancelOfTheUnknown = record.state == .cancelled && record.submission.isEmpty
-        if record.digest == admission.record.digest || isCancelOfTheUnknown || admission.sequence == 0 {
+        guard let errorID = admission.errorID, record.digest != admission.record.digest, !record.isCancelOfTheUnknown
+        else {
             settle(admission.tokens)
             guard !admission.tokens.isEmpty else { return }
             announce("duplicate", [("task_id", .string(record.id.text)), ("state", .string(record.state.rawValue))])
@@ -224,8 +235,7 @@ extension SchedulerCore {
             state: nil,
             time: now.seconds
         )
-        let timestamp = Duration.inSeconds(admission.record.times.submitted).wholeNanoseconds
-        tellRefusal(event, of: admission.sequence, timestamp: timestamp, settling: admission.tokens)
+        tellRefusal(event, messageID: errorID, settling: admission.tokens)
     }
 
     /// A record for an id that nobody submitted yet, so that a submission on its way finds it cancelled.
@@ -241,16 +251,16 @@ extension SchedulerCore {
             at: now,
             submitted: now.seconds
         )
-        create(Admission(record: record, tokens: [], sequence: 0, cancel: cancel))
+        create(Admission(record: record, tokens: [], errorID: nil, cancel: cancel))
     }
 
     // MARK: demand
 
     /// Asks for more submissions as long as there is room for them.
     mutating func pullMore() {
-        let room = policy.maxQueue - waitingCount - admissions.count - demand
+        let room = policy.maxQueue - waitingCount - admissions.count
         tellFullness(room: room)
-        let want = min(policy.admissionWindow - demand - unsettled, room)
+        let want = min(policy.admissionWindow - demand - unsettled, room - demand)
         guard want > 0, want >= policy.admissionWindow / 4 || demand == 0 else { return }
         demand += want
         actions.append(.pull(want))
