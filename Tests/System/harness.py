@@ -130,7 +130,7 @@ class Server:
         self.config = directory / "server.conf"
         self.config.write_text(
             f'listen: "127.0.0.1:{self.port}"\nmax_payload: 16MB\n'
-            f'jetstream {{ store_dir: "{directory}/store", max_file_store: 8GB, max_memory_store: 256MB }}\n{settings}\n'
+            f'jetstream {{ store_dir: "{directory}/store", max_file_store: 32GB, max_memory_store: 256MB }}\n{settings}\n'
         )
         self.daemon: Daemon | None = None
 
@@ -350,7 +350,7 @@ class Pool:
 
     # Short, so that losses are found quickly; every test may override them.
     SETTINGS = {"HEARTBEAT_SEC": "1", "METRICS_SEC": "1", "HEARTBEAT_TTL_SEC": "4", "METRICS_TTL_SEC": "4",
-                "RETRY_BACKOFF_SEC": "0.1"}
+                "LEASE_SEC": "2", "RETRY_BACKOFF_SEC": "0.1"}
 
     def __init__(self, directory: Path, **settings: Any):
         self.directory = directory
