@@ -140,7 +140,7 @@ final class Collector<Value: Sendable>: Sendable {
     }
 
     /// Waits until the condition holds. False when it still does not after a generous time.
-    func wait(seconds: Int = 30, until condition: @escaping @Sendable ([Value]) -> Bool) async -> Bool {
+    func wait(seconds: Int = 90, until condition: @escaping @Sendable ([Value]) -> Bool) async -> Bool {
         let number = CallbackRegistry.makeNumber()
         return await withCheckedContinuation { continuation in
             let holds = state.withLock { state in
@@ -157,7 +157,7 @@ final class Collector<Value: Sendable>: Sendable {
         }
     }
 
-    func wait(seconds: Int = 30, count: Int) async -> Bool { await wait(seconds: seconds) { $0.count >= count } }
+    func wait(seconds: Int = 90, count: Int) async -> Bool { await wait(seconds: seconds) { $0.count >= count } }
 }
 
 extension TestServer {
@@ -177,7 +177,7 @@ extension TestServer {
 
     /// JetStream on a new connection, with a stream of one message per subject on `records.*` and one log on `log.>`.
     func jetStream() async throws -> JetStream {
-        let jetStream = JetStream(try await connect())
+        let jetStream = JetStream(try await connect(), deadline: .seconds(60))
         try await jetStream.waitUntilReady()
         _ = try await jetStream.createOrCheckStream([
             "name": "RECORDS", "subjects": ["records.*"], "storage": "file", "max_msgs_per_subject": 1,
