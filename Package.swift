@@ -8,9 +8,13 @@ let strictUnsafe: [SwiftSetting] = strict + [.strictMemorySafety()]
 
 let package = Package(
     name: "Maestro",
-    products: [],
+    products: [
+        .executable(name: "maestro", targets: ["Maestro"])
+    ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
@@ -32,7 +36,7 @@ let package = Package(
         // The protocol over JetStream
         .target(
             name: "JobTransport",
-            dependencies: ["JobModel", "NATSClient", "WireJSON"],
+            dependencies: ["JobModel", "NATSClient", "ServiceSupport", "WireJSON"],
             swiftSettings: strict
         ),
 
@@ -42,6 +46,18 @@ let package = Package(
             name: "ServiceSupport",
             dependencies: ["CService", "JobModel", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strictUnsafe
+        ),
+
+        // Executables
+        .executableTarget(
+            name: "Maestro",
+            dependencies: [
+                "JobModel", "JobTransport", "NATSClient", "SchedulerCore", "ServiceSupport", "WireJSON",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
         ),
 
         // Tests

@@ -146,3 +146,26 @@ extension Incarnation {
     /// Nobody: never made by a process.
     package static let none = Incarnation(placeholder: "none")
 }
+
+/// How far the leaders are with the results, stored at `gpu.ctl.results`.
+package struct ResultsPlace: Sendable, Equatable {
+    /// Every terminal record up to this sequence of ORG_JOBS has its result event.
+    package var through: UInt64
+
+    package init(through: UInt64) { self.through = through }
+
+    package func encoded() -> [UInt8] { JSON.object(["through": .int(through)]).encoded() }
+
+    package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
+        let json: JSON
+        do {
+            json = try JSON(parsing: bytes)
+        } catch {
+            throw MalformedMessage("place of the results", error.description)
+        }
+        guard let through = json["through"]?.unsignedValue else {
+            throw MalformedMessage("place of the results", "through is missing")
+        }
+        self.init(through: through)
+    }
+}

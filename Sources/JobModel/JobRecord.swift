@@ -198,7 +198,7 @@ package struct JobRecord: Sendable, Equatable {
         case .finish(let outcome), .fail(let outcome), .reject(let outcome):
             end(with: outcome, reason: outcome.reason, at: now)
         case .cancel(let why, let outcome):
-            end(with: outcome ?? self.outcome, reason: why, at: now)
+            end(with: outcome ?? AttemptOutcome(code: .cancelled, reason: why), reason: why, at: now)
         }
     }
 

@@ -58,7 +58,9 @@ package struct PoolNames: Sendable, Equatable {
     // Control
     package var leader: String { subjectPrefix + "gpu.ctl.leader" }
     package var resultsPlace: String { subjectPrefix + "gpu.ctl.results" }
-    package func registration(_ gpu: GPUID) -> String { "\(subjectPrefix)gpu.ctl.worker-\(gpu.text)" }
+    package func registration(_ gpu: GPUID) -> String { registrationPrefix + gpu.text }
+    /// What every registration's subject begins with.
+    package var registrationPrefix: String { subjectPrefix + "gpu.ctl.worker-" }
 
     // Maestro
     package func maestroEvent(_ name: String) -> String { "\(subjectPrefix)maestro.\(name)" }

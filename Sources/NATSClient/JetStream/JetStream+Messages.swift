@@ -13,6 +13,15 @@ extension JetStream {
         try await message(stream: stream, ["seq": .int(sequence)])
     }
 
+    /// The first message of a subject at or after a sequence; nil if there is none.
+    package func nextMessage(
+        stream: String,
+        subject: String,
+        from sequence: UInt64
+    ) async throws(JetStreamError) -> StoredMessage? {
+        try await message(stream: stream, ["seq": .int(sequence), "next_by_subj": .string(subject)])
+    }
+
     private func message(stream: String, _ query: JSON) async throws(JetStreamError) -> StoredMessage? {
         try checkToken(stream, "read message")
         do throws(JetStreamError) {

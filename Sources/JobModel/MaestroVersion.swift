@@ -1,0 +1,4 @@
+/// The version of these programs.
+package enum MaestroVersion {
+    package static let text = "0.1.0"
+}

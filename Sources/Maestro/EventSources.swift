@@ -1,0 +1,136 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import SchedulerCore
+import Synchronization
+
+/// Everything the leader hears: the records as they change, registrations, heartbeats, readings and results.
+final class EventSources: Sendable {
+    private struct State {
+        var subscriptions: [NATSSubscription] = []
+        var consumers: [OrderedConsumer] = []
+        var observer: ObserverToken?
+        /// The records were all replayed.
+        var isLive = false
+    }
+
+    private let context: MaestroContext
+    private let mailbox: Mailbox<SchedulerEvent>
+    /// What to add to a time of the server to get one of ours.
+    private let serverClockOffset: Duration
+    private let state = Mutex(State())
+
+    init(context: MaestroContext, mailbox: Mailbox<SchedulerEvent>, serverClockOffset: Duration) {
+        self.context = context
+        self.mailbox = mailbox
+        self.serverClockOffset = serverClockOffset
+    }
+
+    /// Starts to listen: to workers and results before the records, so that nothing falls between.
+    func start() throws(NATSError) {
+        let names = context.names
+        try listen(names.heartbeat) { payload throws(MalformedMessage) in .heartbeat(try Heartbeat(parsing: payload)) }
+        try listen(names.metrics) { payload throws(MalformedMessage) in .reading(try CardReading(parsing: payload)) }
+        try listen(names.workerDown) { payload throws(MalformedMessage) in
+            .workerDown(try WorkerNotice(parsing: payload))
+        }
+        let observer = context.connection.addObserver { [mailbox] event in
+            if case .reconnected = event { mailbox.send(.reconnected) }
+        }
+        state.withLock { $0.observer = observer }
+        try follow(names.controlStream, nil, .lastPerSubject) { [weak self] in self?.register($0) }
+        try follow(names.eventsStream, names.resultPrefix + ".*", .new, headersOnly: true) { [weak self] in
+            self?.noteResult($0)
+        }
+        try follow(names.jobsStream, nil, .lastPerSubject) { [weak self] in self?.noteRecord($0) }
+    }
+
+    func stop() {
+        let (subscriptions, consumers, observer) = state.withLock { ($0.subscriptions, $0.consumers, $0.observer) }
+        observer?.cancel()
+        for subscription in subscriptions { subscription.cancel() }
+        for consumer in consumers { consumer.close() }
+    }
+
+    private func listen(
+        _ subject: String,
+        parse: @escaping @Sendable ([UInt8]) throws(MalformedMessage) -> SchedulerEvent
+    ) throws(NATSError) {
+        let subscription = try context.connection.subscribe(subject) { [mailbox, logger = context.logger] message in
+            do throws(MalformedMessage) {
+                mailbox.send(try parse(message.payload))
+            } catch {
+                logger.warning("ignored a message", metadata: ["subject": "\(subject)", "reason": "\(error)"])
+            }
+        }
+        state.withLock { $0.subscriptions.append(subscription) }
+    }
+
+    private func follow(
+        _ stream: String,
+        _ filter: String?,
+        _ policy: DeliverPolicy,
+        headersOnly: Bool = false,
+        handler: @escaping @Sendable (StoredMessage) -> Void
+    ) throws(NATSError) {
+        var options = OrderedConsumer.Options()
+        options.deliverPolicy = policy
+        options.filterSubject = filter
+        options.headersOnly = headersOnly
+        let isRecords = stream == context.names.jobsStream
+        let consumer = try OrderedConsumer(context.jetStream, stream: stream, options: options) {
+            [weak self, logger = context.logger] event in
+            switch event {
+            case .message(let message, _): handler(message)
+            case .caughtUp(let last): if isRecords { self?.finishReplay(last) }
+            case .recreated(let reason):
+                logger.info("following again", metadata: ["stream": "\(stream)", "reason": "\(reason)"])
+            case .failed(let error):
+                logger.warning("cannot follow yet", metadata: ["stream": "\(stream)", "error": "\(error)"])
+            }
+        }
+        state.withLock { $0.consumers.append(consumer) }
+    }
+
+    // MARK: what is heard
+
+    private func noteRecord(_ message: StoredMessage) {
+        let job = context.names.job(from: message.subject)
+        do throws(MalformedMessage) {
+            let record = try JobRecord(parsing: message.payload)
+            guard record.id == job else {
+                throw MalformedMessage("record", "it is of job \(record.id), but stands at \(message.subject)")
+            }
+            let isLive = state.withLock { $0.isLive }
+            // A record that is just being written was stored now; an older one when the server's clock says.
+            let storedAt = isLive ? context.clock.now() : Timestamp(nanoseconds: message.timestamp) + serverClockOffset
+            let revision = RecordRevision(record: record, sequence: message.sequence, storedAt: storedAt)
+            mailbox.send(isLive ? .recordChanged(revision) : .replayed(revision))
+        } catch {
+            mailbox.send(.recordUnreadable(job, sequence: message.sequence, reason: error.description))
+        }
+    }
+
+    private func finishReplay(_ last: UInt64) {
+        state.withLock { $0.isLive = true }
+        mailbox.send(.replayFinished(lastSequence: last))
+    }
+
+    private func register(_ message: StoredMessage) {
+        // Registrations share their stream with the lease and other records of the leader.
+        guard message.subject.hasPrefix(context.names.registrationPrefix) else { return }
+        do throws(MalformedMessage) {
+            mailbox.send(.registered(try WorkerRegistration(parsing: message.payload)))
+        } catch {
+            context.logger.warning(
+                "ignored a registration",
+                metadata: ["subject": "\(message.subject)", "reason": "\(error)"]
+            )
+        }
+    }
+
+    private func noteResult(_ message: StoredMessage) {
+        if let job = context.names.job(from: message.subject) { mailbox.send(.resultSeen(job)) }
+    }
+}

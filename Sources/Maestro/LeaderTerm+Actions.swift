@@ -1,0 +1,244 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import SchedulerCore
+import WireJSON
+
+/// What the core decided, carried out.
+extension LeaderTerm {
+    func perform(
+        _ action: SchedulerAction,
+        at now: Timestamp,
+        _ timer: DeadlineTimer,
+        _ group: inout DiscardingTaskGroup
+    ) {
+        switch action {
+        case .write(let record, let expected): group.addTask { await write(record, expected: expected) }
+        case .publishRun(let gpu, let message): group.addTask { await publishRun(gpu, message) }
+        case .deleteRun(let gpu, let attempt, let sequence):
+            group.addTask { await deleteRun(gpu, attempt, sequence: sequence) }
+        case .settle(let tokens): submissions.settle(tokens)
+        case .publishError(let event, let messageID, let tokens):
+            group.addTask { await publishError(event, messageID: messageID, settling: tokens) }
+        case .publishResult(let event, let checkFirst):
+            group.addTask { await publishResult(event, checkFirst: checkFirst) }
+        case .storeResultsPlace(let sequence): group.addTask { await storeResultsPlace(sequence) }
+        case .requestCancel(let gpu, let job, let attempt):
+            group.addTask { await requestCancel(gpu, job, attempt) }
+        case .readRecord(let job): group.addTask { await readRecord(job) }
+        case .pull(let count): submissions.pull(count)
+        case .reply(let token, let answer): requests.reply(token, answer)
+        case .armTimer(let due): timer.arm(after: due.map { $0 - now })
+        case .announce(let event, let details): announce(event, details, at: now)
+        case .notice(let text): context.logger.warning("\(text)")
+        }
+    }
+
+    /// How long a write goes on without an answer before the term gives it up: it ends with the term anyway.
+    private var patience: ContinuousClock.Instant { .now + .seconds(24 * 3600) }
+
+    /// When the lease's trust ends, on the clock that the transport counts by.
+    private var trustDeadline: ContinuousClock.Instant { .now + (trust.until - context.clock.now()) }
+
+    private var isTrusted: Bool { context.clock.now() < trust.until }
+
+    // MARK: records
+
+    private func write(_ record: JobRecord, expected: UInt64) async {
+        switch await context.records.write(record, expected: expected, until: patience) {
+        case .stored(let sequence):
+            mailbox.sendOutcome(.writeEnded(record.id, record.op, .stored(sequence: sequence)))
+        case .conflict(let current):
+            mailbox.sendOutcome(.writeEnded(record.id, record.op, .conflict(current.map(revision))))
+        case .refused(let reason):
+            mailbox.sendOutcome(.writeEnded(record.id, record.op, .refused(reason)))
+        case .unknown(let error):
+            // The term is over: the next leader finds out from the records.
+            context.logger.debug("a write was given up", metadata: ["job": "\(record.id)", "error": "\(error)"])
+        }
+    }
+
+    private func revision(_ stored: StoredRecord) -> RecordRevision {
+        RecordRevision(record: stored.record, sequence: stored.sequence, storedAt: context.clock.now())
+    }
+
+    private func readRecord(_ job: JobID) async {
+        while !Task.isCancelled {
+            do {
+                let stored = try await context.records.read(job)
+                return mailbox.sendOutcome(.recordRead(job, stored.map(revision)))
+            } catch {
+                context.logger.warning("a record cannot be read", metadata: ["job": "\(job)", "error": "\(error)"])
+                await Pause.afterFailure()
+            }
+        }
+    }
+
+    // MARK: runs
+
+    private func publishRun(_ gpu: GPUID, _ message: RunMessage) async {
+        guard let attempt = message.attempt else { return }
+        let job = message.record.id
+        guard isTrusted else {
+            return mailbox.sendOutcome(.runRefused(job, attempt, reason: "the lease was not trusted at that time"))
+        }
+        let outcome = await context.jetStream.publishUntilDefinite(
+            message.encoded(),
+            to: context.names.run(gpu),
+            until: trustDeadline
+        )
+        switch outcome {
+        case .stored(let ack):
+            mailbox.sendOutcome(.runPublished(job, gpu, attempt, sequence: ack.sequence))
+        case .refused(let error):
+            mailbox.sendOutcome(.runRefused(job, attempt, reason: "its run message was refused: \(error)"))
+        case .unknown(let error):
+            mailbox.sendOutcome(.runRefused(job, attempt, reason: "its run message was not answered: \(error)"))
+        }
+    }
+
+    /// Deletes the run message of an attempt that was taken back, after making sure that it is this one: a stream put
+    /// back to an older state gives sequences out again.
+    private func deleteRun(_ gpu: GPUID, _ attempt: AttemptID, sequence: UInt64?) async {
+        let stream = context.names.runStream
+        do {
+            var next = try await runMessage(gpu, from: sequence ?? 1, exactly: sequence != nil)
+            while let message = next, !Task.isCancelled {
+                if Self.attempt(of: message, enqueue: context.names.enqueueSubject) == attempt {
+                    guard isTrusted else { return }
+                    _ = try await context.jetStream.deleteMessage(stream: stream, sequence: message.sequence)
+                    return
+                }
+                guard sequence == nil else { return }
+                next = try await runMessage(gpu, from: message.sequence + 1, exactly: false)
+            }
+        } catch {
+            // The message stays: its worker will find that the record has moved on, and drop it.
+            context.logger.info(
+                "the run message of an attempt that was taken back could not be deleted",
+                metadata: ["attempt": "\(attempt)", "error": "\(error)"]
+            )
+        }
+    }
+
+    private func runMessage(_ gpu: GPUID, from sequence: UInt64, exactly: Bool) async throws -> StoredMessage? {
+        let stream = context.names.runStream
+        if exactly { return try await context.jetStream.message(stream: stream, sequence: sequence) }
+        return try await context.jetStream.nextMessage(stream: stream, subject: context.names.run(gpu), from: sequence)
+    }
+
+    private static func attempt(of message: StoredMessage, enqueue: String) -> AttemptID? {
+        do {
+            return try RunMessage(parsing: message.payload, enqueueSubject: enqueue).attempt
+        } catch {
+            // Not a run message: not the one that is looked for.
+            return nil
+        }
+    }
+
+    private func requestCancel(_ gpu: GPUID, _ job: JobID, _ attempt: AttemptID) async {
+        let body: JSON = ["task_id": .string(job.text), "attempt_id": .string(attempt.text)]
+        do {
+            _ = try await context.connection.request(
+                body.encoded(),
+                to: context.names.workerRequest(gpu, "cancel"),
+                deadline: .seconds(2)
+            )
+        } catch {
+            // The record says that the job is to be killed, and the next heartbeat repeats the request.
+            context.logger.debug("a cancel did not reach its worker", metadata: ["job": "\(job)", "error": "\(error)"])
+        }
+    }
+
+    // MARK: events
+
+    private func publishError(_ event: ErrorEvent, messageID: String, settling tokens: [UInt64]) async {
+        let payload = event.encoded()
+        while !Task.isCancelled {
+            let outcome = await context.jetStream.publishUntilDefinite(
+                payload,
+                to: context.names.error,
+                messageID: messageID,
+                until: patience
+            )
+            switch outcome {
+            case .stored: return submissions.settle(tokens)
+            case .unknown: return
+            case .refused(let error):
+                context.logger.warning("an error event was refused; trying again", metadata: ["error": "\(error)"])
+                await Pause.afterFailure()
+            }
+        }
+    }
+
+    private func publishResult(_ event: ResultEvent, checkFirst: Bool) async {
+        let subject = context.names.result(event.job)
+        while !Task.isCancelled {
+            do {
+                if checkFirst,
+                    try await context.jetStream.lastMessage(stream: context.names.eventsStream, subject: subject) != nil
+                {
+                    return mailbox.sendOutcome(.resultSettled(event.job))
+                }
+            } catch {
+                context.logger.warning(
+                    "a result cannot be looked up",
+                    metadata: ["job": "\(event.job)", "error": "\(error)"]
+                )
+                await Pause.afterFailure()
+                continue
+            }
+            let outcome = await context.jetStream.publishUntilDefinite(
+                event.encodedWithoutOutput(),
+                to: subject,
+                expectedLastSubjectSequence: 0,
+                until: patience
+            )
+            switch outcome {
+            case .stored: return mailbox.sendOutcome(.resultSettled(event.job))
+            case .refused(let error) where error.isWrongLastSequence:
+                return mailbox.sendOutcome(.resultSettled(event.job))
+            case .unknown: return
+            case .refused(let error):
+                context.logger.warning(
+                    "a result was refused; trying again",
+                    metadata: ["job": "\(event.job)", "error": "\(error)"]
+                )
+                await Pause.afterFailure()
+            }
+        }
+    }
+
+    /// Only saves work at the next start: when it fails, more results are looked up then.
+    private func storeResultsPlace(_ sequence: UInt64) async {
+        guard isTrusted else { return }
+        let outcome = await context.jetStream.publish(
+            ResultsPlace(through: sequence).encoded(),
+            to: context.names.resultsPlace
+        )
+        guard case .stored = outcome else {
+            return context.logger.info("the place of the results was not stored", metadata: ["outcome": "\(outcome)"])
+        }
+    }
+
+    private func announce(_ event: String, _ details: JSONObject, at now: Timestamp) {
+        var body = JSONObject([("event", .string(event))])
+        for field in details { body[field.key] = field.value }
+        body["incarnation"] = .string(context.incarnation.text)
+        body["ts"] = .double(now.seconds)
+        context.tell(JSON.object(body).encoded(), on: context.names.maestroEvent("state"))
+        if event != "duplicate" { context.logger.info("\(event)", metadata: details.logMetadata) }
+    }
+}
+
+extension JSONObject {
+    /// The fields for a line of the log.
+    fileprivate var logMetadata: Logger.Metadata {
+        var metadata: Logger.Metadata = [:]
+        for field in self {
+            metadata[field.key] = "\(field.value.stringValue ?? String(decoding: field.value.encoded(), as: UTF8.self))"
+        }
+        return metadata
+    }
+}

@@ -1,0 +1,122 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import SchedulerCore
+import ServiceSupport
+
+/// One term of office: the shell of ``SchedulerCore``.
+///
+/// Listens to records, workers, submissions and requests; gives what it hears to the core, event by event; starts the
+/// core's actions as child tasks, whose outcomes come back as events.
+struct LeaderTerm: Sendable {
+    let context: MaestroContext
+    let trust: LeaseTrust
+    let mailbox = Mailbox<SchedulerEvent>()
+    let requests: RequestDesk
+    let submissions: SubmissionDesk
+
+    init(context: MaestroContext, trust: LeaseTrust) {
+        self.context = context
+        self.trust = trust
+        requests = RequestDesk(context: context, mailbox: mailbox)
+        submissions = SubmissionDesk(context: context, mailbox: mailbox)
+    }
+
+    /// Leads until the task is cancelled.
+    /// - Throws: what only a person can put right.
+    func run() async throws(FatalError) {
+        guard try await prepare(), let beginning = await beginning() else { return }
+        submissions.serverClockOffset = beginning.offset
+        mailbox.sendOutcome(.began(resultsPlace: beginning.place, serverClockOffset: beginning.offset))
+        let sources = EventSources(context: context, mailbox: mailbox, serverClockOffset: beginning.offset)
+        do {
+            try sources.start()
+        } catch {
+            throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
+        }
+        let timer = DeadlineTimer(label: "maestro.scheduler") { [mailbox] in mailbox.send(.timerFired) }
+        await withTaskCancellationHandler {
+            await withDiscardingTaskGroup { group in
+                await serve(timer: timer, in: &group)
+                group.cancelAll()
+            }
+        } onCancel: {
+            mailbox.close()
+            submissions.stop()
+        }
+        timer.cancel()
+        requests.stop()
+        sources.stop()
+    }
+
+    /// Makes or checks the streams, until that has worked.
+    /// - Returns: false when the term ended before.
+    private func prepare() async throws(FatalError) -> Bool {
+        while !Task.isCancelled {
+            do throws(PoolStreamsError) {
+                try await PoolStreams(names: context.names, limits: context.settings.limits).ensureAll(
+                    context.jetStream
+                )
+                return true
+            } catch {
+                guard error.isTransient else { throw FatalError(.configuration, error.description) }
+                context.logger.warning("the streams cannot be checked yet", metadata: ["error": "\(error)"])
+                await Pause.afterFailure()
+            }
+        }
+        return false
+    }
+
+    private func serve(timer: DeadlineTimer, in group: inout DiscardingTaskGroup) async {
+        var core = SchedulerCore(policy: context.settings.policy, ids: IdentifierSource())
+        group.addTask { await submissions.serve() }
+        let pulse = Pulse(context: context)
+        group.addTask { await pulse.run() }
+        while true {
+            let events = await mailbox.receive()
+            if events.isEmpty { return }
+            for event in events {
+                let now = context.clock.now()
+                if case .replayFinished = event { openForRequests() }
+                for action in core.handle(event, at: now) { perform(action, at: now, timer, &group) }
+            }
+            pulse.note(alive: core.aliveCards, queueSize: core.queueSize, inflight: core.inflight)
+        }
+    }
+
+    private func openForRequests() {
+        do {
+            try requests.start()
+        } catch {
+            context.logger.error("requests cannot be answered", metadata: ["error": "\(error)"])
+        }
+    }
+
+    // MARK: beginning
+
+    /// The results' place as it was stored, and how the server's clock stands to ours. The lease was stored a moment
+    /// ago, so its time tells the latter to within its age.
+    private func beginning() async -> (place: UInt64, offset: Duration)? {
+        while !Task.isCancelled {
+            do {
+                let place = try await context.jetStream.lastMessage(
+                    stream: context.names.controlStream,
+                    subject: context.names.resultsPlace
+                )
+                let asked = context.clock.now()
+                let lease = try await context.jetStream.lastMessage(
+                    stream: context.names.controlStream,
+                    subject: context.names.leader
+                )
+                let through = try place.map { try ResultsPlace(parsing: $0.payload).through } ?? 0
+                let offset = lease.map { asked - Timestamp(nanoseconds: $0.timestamp) } ?? .zero
+                return (through, offset)
+            } catch {
+                context.logger.warning("the place of the results cannot be read yet", metadata: ["error": "\(error)"])
+                await Pause.afterFailure()
+            }
+        }
+        return nil
+    }
+}

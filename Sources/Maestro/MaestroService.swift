@@ -1,0 +1,89 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import SchedulerCore
+import ServiceSupport
+import WireJSON
+
+/// A running maestro: its connection, and its part in leading the pool, from start to stop.
+struct MaestroService: Sendable {
+    let settings: MaestroSettings
+    let logger: Logger
+
+    func run() async throws(FatalError) {
+        let signals = try TerminationSignals.stream()
+        var ids = IdentifierSource()
+        let context = MaestroContext(
+            settings: settings,
+            connection: try connect(),
+            incarnation: Incarnation(from: &ids),
+            logger: logger
+        )
+        let leadership = Leadership(
+            jetStream: context.jetStream,
+            names: settings.names,
+            clock: context.clock,
+            incarnation: context.incarnation,
+            duration: settings.lease,
+            logger: logger,
+            term: { trust throws(FatalError) in try await LeaderTerm(context: context, trust: trust).run() }
+        )
+        let notifier = ServiceNotifier()
+        let beginning = Task { try await begin(context, notifier) }
+        let stopping = Task {
+            for await signal in signals {
+                logger.notice("stopping", metadata: ["signal": "\(TerminationSignals.name(of: signal))"])
+                notifier.stopping()
+                beginning.cancel()
+                return leadership.stop()
+            }
+        }
+        defer { stopping.cancel() }
+        switch await beginning.result {
+        case .success: try await leadership.run()
+        case .failure(let error as FatalError): throw error
+        case .failure: break
+        }
+        await context.connection.close()
+    }
+
+    private func connect() throws(FatalError) -> NATSConnection {
+        do throws(NATSError) {
+            let connection = try NATSConnection(options: settings.settings.connectionOptions(name: "maestro"))
+            try connection.start()
+            return connection
+        } catch {
+            throw FatalError(.configuration, "the connection to the NATS server cannot be set up: \(error)")
+        }
+    }
+
+    /// Waits for the server and makes the one stream that leading needs; the leader makes the others.
+    /// - Throws: what only a person can put right; `CancellationError` when told to stop.
+    private func begin(_ context: MaestroContext, _ notifier: ServiceNotifier) async throws {
+        while true {
+            try Task.checkCancellation()
+            do {
+                try await context.connection.waitUntilConnected(deadline: .seconds(10))
+                try await PoolStreams(names: settings.names, limits: settings.limits).ensureControl(context.jetStream)
+                break
+            } catch let error as PoolStreamsError where !error.isTransient {
+                throw FatalError(.configuration, error.description)
+            } catch {
+                let urls = settings.settings[CommonKeys.natsURL].map(\.description).joined(separator: ",")
+                logger.warning(
+                    "the NATS server does not answer yet; is it running with JetStream, and is NATS_URL right?",
+                    metadata: ["NATS_URL": "\(urls)", "error": "\(error)"]
+                )
+                await Pause.afterFailure()
+            }
+        }
+        let body: JSON = [
+            "incarnation": .string(context.incarnation.text), "host": .string(HostInfo.name),
+            "pid": .int(HostInfo.processID), "version": .string(MaestroVersion.text),
+            "ts": .double(context.clock.now().seconds),
+        ]
+        context.tell(body.encoded(), on: context.names.maestroEvent("up"))
+        notifier.ready()
+    }
+}

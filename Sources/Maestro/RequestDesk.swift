@@ -1,0 +1,133 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import SchedulerCore
+import ServiceSupport
+import Synchronization
+import WireJSON
+
+/// Takes the requests on `maestro.api.*` and brings the core's answers back to those who asked.
+final class RequestDesk: Sendable {
+    private struct State {
+        var number: UInt64 = 0
+        /// Where to answer; requests are dropped oldest first when too many wait.
+        var waiting: [RequestToken: String] = [:]
+        var subscription: NATSSubscription?
+    }
+
+    /// Requests that may wait for an answer at once.
+    private static let limit = 4096
+
+    private let context: MaestroContext
+    private let mailbox: Mailbox<SchedulerEvent>
+    private let state = Mutex(State())
+
+    init(context: MaestroContext, mailbox: Mailbox<SchedulerEvent>) {
+        self.context = context
+        self.mailbox = mailbox
+    }
+
+    func start() throws(NATSError) {
+        let subscription = try context.connection.subscribe(context.names.request("*")) { [weak self] message in
+            self?.take(message)
+        }
+        state.withLock { $0.subscription = subscription }
+    }
+
+    func stop() {
+        state.withLock { state in
+            state.waiting = [:]
+            return state.subscription.take()
+        }?.cancel()
+    }
+
+    private func take(_ message: NATSMessage) {
+        guard let subject = message.replySubject else { return }
+        guard let token = register(subject) else {
+            return answer(subject, Self.refusal("overloaded", "too many requests wait for an answer; try again"))
+        }
+        let verb = message.subject.split(separator: ".").last.map(String.init) ?? ""
+        do throws(RequestRefusal) {
+            mailbox.send(try Self.event(verb, message.payload, token))
+        } catch {
+            reply(token, Self.refusal(error.code, error.reason))
+        }
+    }
+
+    private func register(_ subject: String) -> RequestToken? {
+        state.withLock { state in
+            guard state.waiting.count < Self.limit else { return nil }
+            state.number += 1
+            let token = RequestToken(state.number)
+            state.waiting[token] = subject
+            return token
+        }
+    }
+
+    /// Answers a request, once.
+    func reply(_ token: RequestToken, _ body: JSON) {
+        guard let subject = state.withLock({ $0.waiting.removeValue(forKey: token) }) else { return }
+        guard case .object(var object) = body else { return }
+        object["incarnation"] = .string(context.incarnation.text)
+        object["host"] = .string(HostInfo.name)
+        object["pid"] = .int(HostInfo.processID)
+        object["version"] = .string(MaestroVersion.text)
+        answer(subject, .object(object))
+    }
+
+    private func answer(_ subject: String, _ body: JSON) {
+        do throws(NATSError) {
+            try context.connection.publish(body.encoded(), to: subject)
+        } catch {
+            context.logger.debug("an answer was not sent", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private static func refusal(_ code: String, _ reason: String) -> JSON {
+        ["ok": false, "code": .string(code), "error": .string(reason)]
+    }
+
+    private struct RequestRefusal: Error {
+        let code: String
+        let reason: String
+    }
+
+    private static func event(
+        _ verb: String,
+        _ payload: [UInt8],
+        _ token: RequestToken
+    ) throws(RequestRefusal) -> SchedulerEvent {
+        switch verb {
+        case "status": return .statusAsked(token)
+        case "gpus": return .cardsAsked(token)
+        case "cancel":
+            let body = try object(payload)
+            return .cancelAsked(try job(body), reason: body["reason"]?.stringValue ?? "", token)
+        case "why": return .whyAsked(try job(try object(payload)), token)
+        default:
+            throw RequestRefusal(
+                code: "unknown_request",
+                reason: "there is no request \(verb); there are status, gpus, cancel, why"
+            )
+        }
+    }
+
+    private static func object(_ payload: [UInt8]) throws(RequestRefusal) -> JSON {
+        do {
+            return try JSON(parsing: payload)
+        } catch {
+            throw RequestRefusal(code: "bad_request", reason: "the request is \(error)")
+        }
+    }
+
+    private static func job(_ body: JSON) throws(RequestRefusal) -> JobID {
+        guard let id = body["task_id"]?.stringValue.flatMap({ JobID($0) }) else {
+            throw RequestRefusal(
+                code: "bad_request",
+                reason: "the request names no job: task_id is missing or not an id"
+            )
+        }
+        return id
+    }
+}
