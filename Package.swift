@@ -21,6 +21,9 @@ let package = Package(
         // Values and rules that everything shares
         .target(name: "WireJSON", swiftSettings: strict),
         .target(name: "JobModel", dependencies: ["WireJSON"], swiftSettings: strict),
+        // Child processes, their files and directories
+        .target(name: "CProcess"),
+        .target(name: "TaskRunner", dependencies: ["CProcess", "WireJSON"], swiftSettings: strictUnsafe),
 
         // Decisions: events in, actions out
         .target(
@@ -62,6 +65,7 @@ let package = Package(
 
         // Tests
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
+        .testTarget(name: "TaskRunnerTests", dependencies: ["TaskRunner", "WireJSON"], swiftSettings: strict),
         .testTarget(name: "JobModelTests", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
         .testTarget(
             name: "ServiceSupportTests",

@@ -1,0 +1,117 @@
+#ifndef CPROCESS_H
+#define CPROCESS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// What Swift's Glibc module cannot express: posix_spawn with the GNU file actions, pidfds, waitid, and the
+// parts of /proc that tell which processes belong to a job. Nothing here keeps state.
+
+/// Which part of cprocess_spawn failed.
+enum cprocess_step {
+    CPROCESS_STEP_NONE = 0,
+    /// A pipe could not be made.
+    CPROCESS_STEP_PIPE = 1,
+    /// posix_spawn could not be prepared.
+    CPROCESS_STEP_PREPARE = 2,
+    /// fork or exec failed; the working directory cannot be the cause, because it comes as an open descriptor.
+    CPROCESS_STEP_EXEC = 3,
+    /// The child runs no more: it could not be watched and was killed and reaped.
+    CPROCESS_STEP_WATCH = 4,
+};
+
+/// A process that was started.
+struct cprocess_child {
+    pid_t pid;
+    /// A pidfd of the process, close-on-exec.
+    int pidfd;
+    /// The read ends of its stdout and stderr, non-blocking, close-on-exec.
+    int out;
+    int err;
+};
+
+/// Starts a program as the leader of a session of its own, with stdin from /dev/null, stdout and stderr into
+/// pipes, every signal at its default, none blocked, and no other descriptor open.
+///
+/// Returns 0, or the errno of the step that is stored in *step. Blocks until the program was executed or refused.
+int cprocess_spawn(const char *path, char *const argv[], char *const envp[], int directory,
+                   struct cprocess_child *child, int *step);
+
+/// Kills a child with its group and waits for it: for a child that was started and cannot be watched.
+void cprocess_discard(pid_t pid);
+
+/// The resources that a reaped process and the children it waited for have used.
+struct cprocess_usage {
+    int64_t user_us;
+    int64_t system_us;
+    int64_t max_rss_kib;
+};
+
+/// Reaps a child that is dead: 1 when it was reaped, 0 when it is alive, -1 (errno) otherwise.
+/// *signal is 0 for a process that exited by itself with *code.
+int cprocess_reap(pid_t pid, int *code, int *signal, struct cprocess_usage *usage);
+
+/// Looks at all children without reaping any: 0 when there are none, 1 when all are alive, 2 when *dead waits
+/// to be reaped, -1 (errno) otherwise.
+int cprocess_peek(pid_t *dead);
+
+/// A pidfd, close-on-exec; -1 (errno ESRCH when the process is gone).
+int cprocess_pidfd(pid_t pid);
+/// Sends a signal to exactly the process that a pidfd names; 0, or -1 (errno).
+int cprocess_pidfd_kill(int pidfd, int signal);
+
+/// Makes this process the one to which orphaned descendants fall; 0, or -1 (errno).
+int cprocess_become_subreaper(void);
+
+/// What /proc/<pid>/stat says.
+struct cprocess_stat {
+    pid_t pid;
+    pid_t parent;
+    pid_t group;
+    pid_t session;
+    /// One letter: R, S, D (cannot be killed now), Z (dead, not reaped), ...
+    char state;
+    char name[17];
+    /// Clock ticks (1/100 s) after boot.
+    uint64_t started;
+};
+
+/// 0, or -1 (errno; ENOENT or ESRCH when the process is gone).
+int cprocess_stat(pid_t pid, struct cprocess_stat *stat);
+
+/// Writes the ids of all processes, at most capacity of them; returns how many there are, or -1 (errno).
+int cprocess_all(pid_t *pids, int capacity);
+
+/// Writes the ids of this process's own children, of all its threads; returns how many there are.
+/// -1 with ENOENT on a kernel without CONFIG_PROC_CHILDREN.
+int cprocess_children(pid_t *pids, int capacity);
+
+/// Opens a file below a directory without leaving it: no symbolic link is followed in the last place.
+/// (open is variadic, which Swift cannot call with a mode.)
+int cprocess_openat(int directory, const char *path, int flags, mode_t mode);
+
+/// O_PATH, which needs _GNU_SOURCE: a descriptor that names a place and cannot read it.
+enum { CPROCESS_O_PATH = 010000000 };
+
+/// fcntl is variadic too. Sets or clears O_NONBLOCK; 0, or -1 (errno).
+int cprocess_set_nonblocking(int fd, int on);
+
+/// An epoll instance, close-on-exec, or -1 (errno).
+int cprocess_poll_open(void);
+/// Watches a descriptor for input and hang-up (level-triggered); 0, or -1 (errno).
+int cprocess_poll_add(int poll, int fd, uint64_t token);
+/// Ends a watch; 0, or -1 (errno).
+int cprocess_poll_remove(int poll, int fd);
+/// Waits for any watched descriptor and writes the tokens of those that are ready; returns how many there are
+/// (0 when the time is up or a signal came), or -1 (errno). A negative timeout waits for ever.
+int cprocess_poll_wait(int poll, uint64_t *tokens, int capacity, int timeout_ms);
+
+/// An eventfd, non-blocking, close-on-exec, or -1 (errno).
+int cprocess_wake_open(void);
+/// Makes the eventfd readable. Cannot fail but for a full counter, and then it is readable already.
+void cprocess_wake_signal(int fd);
+/// Makes it unreadable again.
+void cprocess_wake_clear(int fd);
+
+#endif

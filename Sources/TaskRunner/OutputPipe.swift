@@ -1,0 +1,124 @@
+import Glibc
+import Synchronization
+
+/// Reads one output of a task: keeps its end, writes the log file, hands every piece on.
+final class OutputPipe: Sendable {
+    let stream: TaskStream
+    /// The pipe's inode: a process that holds it is one of this task.
+    let inode: UInt64
+
+    private let descriptor: Descriptor
+    private let token: Reactor.Token
+    private let reactor: Reactor
+    private let onOutput: TaskRunner.OutputHandler
+    private let logPath: String
+    private let fileLimit: Int
+    private let state: Mutex<State>
+
+    private struct State: ~Copyable {
+        var capture: OutputCapture
+        var log: Descriptor?
+        var isOpen = true
+    }
+
+    init(
+        _ stream: TaskStream,
+        reading descriptor: consuming Descriptor,
+        of spec: TaskSpec,
+        on reactor: Reactor,
+        onOutput: @escaping TaskRunner.OutputHandler
+    ) throws(Errno) {
+        inode = UInt64(try descriptor.status().st_ino)
+        self.stream = stream
+        self.descriptor = descriptor
+        self.reactor = reactor
+        self.onOutput = onOutput
+        token = reactor.makeToken()
+        logPath = spec.logs.path(of: stream)
+        fileLimit = spec.fileLimit
+        state = Mutex(State(capture: OutputCapture(limit: spec.captureLimit)))
+    }
+
+    /// Begins to read. `onClose` is called once, on the reactor's thread, when nothing more will come.
+    func begin(buffer: ReadBuffer, onClose: @escaping @Sendable () -> Void) throws(Errno) {
+        try reactor.watch(descriptor.number, as: token) { [self] in
+            if readOnce(into: buffer) { return }
+            if close() { onClose() }
+        }
+    }
+
+    /// Stops reading, whoever still holds the other end. False when it was closed before.
+    @discardableResult
+    func close() -> Bool {
+        let wasOpen = state.withLock { state in
+            defer { state.isOpen = false }
+            state.log = nil
+            return state.isOpen
+        }
+        if wasOpen { reactor.unwatch(token, descriptor: descriptor.number) }
+        return wasOpen
+    }
+
+    var isOpen: Bool { state.withLock { $0.isOpen } }
+
+    /// What was captured; to be asked for after the end.
+    func capture() -> OutputCapture {
+        state.withLock { state in
+            state.capture.trim()
+            return state.capture
+        }
+    }
+
+    /// False at the end of the stream.
+    private func readOnce(into buffer: ReadBuffer) -> Bool {
+        buffer.bytes.withLock { bytes in
+            let outcome: Descriptor.ReadOutcome
+            do throws(Errno) {
+                outcome = try descriptor.read(into: &bytes)
+            } catch {
+                return false  // a pipe that cannot be read gives nothing more, whatever the reason
+            }
+            switch outcome {
+            case .end: return false
+            case .wouldBlock: return true
+            case .bytes(let count):
+                take(bytes[..<count])
+                return true
+            }
+        }
+    }
+
+    private func take(_ bytes: ArraySlice<UInt8>) {
+        let offset = state.withLock { state in
+            let offset = state.capture.total
+            log(bytes, state: &state)
+            state.capture.append(bytes)
+            return offset
+        }
+        onOutput(stream, bytes, offset)
+    }
+
+    /// Writes as much as the file may still hold. After a failure (a full disk) nothing more is tried, so that the
+    /// file holds the beginning of the stream without a hole.
+    private func log(_ bytes: ArraySlice<UInt8>, state: inout State) {
+        let room = UInt64(max(0, fileLimit)) - min(state.capture.logged, UInt64(max(0, fileLimit)))
+        guard room > 0, state.capture.logFailure == nil else { return }
+        let piece = bytes.prefix(Int(min(room, UInt64(bytes.count))))
+        do throws(Errno) {
+            if state.log == nil {
+                let flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW
+                state.log = try Descriptor(path: logPath, flags: flags, mode: 0o644)
+            }
+            try state.log?.write(piece)
+            state.capture.logged += UInt64(piece.count)
+        } catch {
+            state.capture.logFailure = error
+            state.log = nil
+        }
+    }
+}
+
+/// The one buffer into which all pipes of a reactor are read, one after the other.
+final class ReadBuffer: Sendable {
+    let bytes = Mutex([UInt8](repeating: 0, count: 65536))
+}
