@@ -172,7 +172,7 @@ package final class AttemptJournal: Sendable {
                 damage.append("\(name) is \(error)")
                 return nil
             }
-        } catch where error == .noSuchFile {
+        } catch  where error == .noSuchFile {
             return nil
         } catch {
             damage.append("\(name) cannot be read: \(error)")

@@ -176,7 +176,7 @@ extension Directory {
     private borrowing func openForRemoval(_ name: String) throws(Errno) -> Directory {
         do throws(Errno) {
             return try open(name)
-        } catch where error == .accessDenied {
+        } catch  where error == .accessDenied {
             guard unsafe fchmodat(descriptor.number, name, 0o700, 0) == 0 else { throw error }
             return try open(name)
         }

@@ -59,14 +59,26 @@ package enum ProcessTable {
     }
 
     /// The children of this process, those included that fell to it when their parents died.
-    static func children() throws(Errno) -> [ProcessEntry] {
-        do {
+    /// - Parameter since: a process that was started a moment ago. If it is given, children that are older than it
+    ///   may be left out where that makes the answer cheaper.
+    static func children(since: Int32? = nil) throws(Errno) -> [ProcessEntry] {
+        do throws(Errno) {
             return try unsafe list { unsafe cprocess_children($0, $1) }.compactMap { ProcessEntry(pid: $0) }
-        } catch where error == .noSuchFile {
-            // A kernel without CONFIG_PROC_CHILDREN: look at everybody.
+        } catch  where error == .noSuchFile {
+            // A kernel without CONFIG_PROC_CHILDREN: look at everybody, or at everybody who is new.
             let me = getpid()
+            if let since, let newer = newer(than: since) { return newer.filter { $0.parent == me } }
             return try all().filter { $0.parent == me }
         }
+    }
+
+    /// The processes that were started after a recent one; nil when they cannot be told by their ids.
+    ///
+    /// Ids are given out in ascending order and start again below 2^15 at the earliest.
+    private static func newer(than pid: Int32) -> [ProcessEntry]? {
+        let newest = cprocess_newest()
+        guard newest >= pid, newest - pid <= 64 else { return nil }
+        return newest == pid ? [] : (pid + 1...newest).compactMap { ProcessEntry(pid: $0) }
     }
 
     /// These processes and all that descend from them.

@@ -8,6 +8,10 @@ package final class RunningTask: Sendable {
     package let process: ProcessIdentity
     let attemptID: String
 
+    /// Whether the task is so young that process ids cannot have been given out twice since it began.
+    var isShort: Bool { ContinuousClock.now - begun < .milliseconds(200) }
+
+    private let begun = ContinuousClock.now
     private let runner: TaskRunner
     private let onEnd: TaskRunner.EndHandler
     private let leader: Descriptor

@@ -53,7 +53,11 @@ enum Spawn {
         case .accessDenied, .notPermitted, .notExecutableFormat, .notDirectory, .symbolicLink, .isDirectory:
             return TaskRunnerError(.programNotExecutable, "cannot execute \(program)", cause: cause)
         case .argumentsTooLong:
-            return TaskRunnerError(.invalidTask, "the arguments and environment of \(program) are too long", cause: cause)
+            return TaskRunnerError(
+                .invalidTask,
+                "the arguments and environment of \(program) are too long",
+                cause: cause
+            )
         default:
             return TaskRunnerError(.resources, "cannot start \(program)", cause: cause)
         }
@@ -95,7 +99,7 @@ enum Spawn {
     ) -> Result {
         var pointers = unsafe strings.map { unsafe strdup($0) }
         unsafe pointers.append(nil)
-        defer { for unsafe pointer in unsafe pointers { unsafe free(pointer) } }
+        defer { unsafe pointers.forEach { unsafe free($0) } }
         return unsafe body(pointers)
     }
 }

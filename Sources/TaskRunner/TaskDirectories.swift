@@ -70,7 +70,7 @@ package final class TaskDirectories: Sendable {
         let full = path.hasPrefix("/") ? path : "\(cachePath)/\(path)"
         do {
             return try WorkingDirectory(full, inside: cache)
-        } catch where error.code == .outsideCache {
+        } catch  where error.code == .outsideCache {
             for root in allowed {
                 let place = try WorkingDirectory(anywhere: full)
                 if place.isInside(try WorkingDirectory(anywhere: root)) { return place }

@@ -133,7 +133,7 @@ package final class TaskRunner: Sendable {
         var dead: pid_t = 0
         // The usual case costs one call: no children at all.
         if unsafe cprocess_peek(&dead) == 0 { return [] }
-        let unknown = try orphans()
+        let unknown = try orphans(since: task.isShort ? task.process.pid : nil)
         guard !unknown.isEmpty else { return [] }
         // What looked like an orphan may be a process that is being started; while none is, there is no doubt.
         let roots = try spawning.withLock { _ throws(Errno) in
@@ -145,8 +145,8 @@ package final class TaskRunner: Sendable {
     }
 
     /// Children that are no leader, living or dead; of those that were abandoned, only the dead.
-    private func orphans() throws(Errno) -> [ProcessEntry] {
-        let children = try ProcessTable.children()
+    private func orphans(since: Int32? = nil) throws(Errno) -> [ProcessEntry] {
+        let children = try ProcessTable.children(since: since)
         return known.withLock { known in
             children.filter { child in
                 if known.tasks[child.pid]?.hasLeader ?? false { return false }

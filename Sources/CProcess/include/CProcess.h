@@ -87,6 +87,9 @@ int cprocess_all(pid_t *pids, int capacity);
 /// -1 with ENOENT on a kernel without CONFIG_PROC_CHILDREN.
 int cprocess_children(pid_t *pids, int capacity);
 
+/// The id that was given to the newest process or thread of this machine, or -1 (errno).
+pid_t cprocess_newest(void);
+
 /// Opens a file below a directory without leaving it: no symbolic link is followed in the last place.
 /// (open is variadic, which Swift cannot call with a mode.)
 int cprocess_openat(int directory, const char *path, int flags, mode_t mode);
