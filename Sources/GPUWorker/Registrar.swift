@@ -1,0 +1,121 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import ServiceSupport
+import Synchronization
+
+/// Makes this process the owner of its card on the bus: `gpu.ctl.worker-<gpu>`, by compare-and-set.
+///
+/// Two workers of one host are kept apart by the card's lock before either gets here. A registration of another host
+/// stands in the way as long as its worker is heard of.
+struct Registrar: Sendable {
+    let control: ControlStore
+    let connection: NATSConnection
+    let names: PoolNames
+    let gpu: GPUID
+    let incarnation: Incarnation
+    let host: String
+    let bootID: String
+    /// How long another host's worker must have been silent.
+    let patience: Duration
+    let logger: Logger
+
+    /// Registers; goes on through lost connections and lost races.
+    /// - Returns: where the registration stands, for ``release(at:)``.
+    /// - Throws: when a worker of another host lives under this id; `CancellationError` when told to stop.
+    func register() async throws -> UInt64 {
+        while true {
+            try Task.checkCancellation()
+            do {
+                let current = try await control.read(names.registration(gpu), as: WorkerRegistration.self)
+                if let current { try await clear(current.record) }
+                if let sequence = try await write(isReleased: false, expected: current?.sequence ?? 0) {
+                    return sequence
+                }
+            } catch let error as JetStreamError {
+                logger.warning("cannot register yet; trying again", metadata: ["error": "\(error)"])
+                try await Task.sleep(for: .milliseconds(Int64.random(in: 500...1500)))
+            }
+        }
+    }
+
+    /// Gives the card back in order: nothing of ours runs any more.
+    func release(at sequence: UInt64) async {
+        do {
+            _ = try await write(isReleased: true, expected: sequence)
+        } catch {
+            logger.info("the registration was not given back; it ends with its TTL", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Nil when another write came first.
+    private func write(isReleased: Bool, expected: UInt64) async throws -> UInt64? {
+        var ids = IdentifierSource()
+        let registration = WorkerRegistration(
+            gpu: gpu,
+            incarnation: incarnation,
+            host: host,
+            bootID: bootID,
+            processID: HostInfo.processID,
+            isReleased: isReleased,
+            op: OperationID(from: &ids)
+        )
+        let outcome = await control.write(
+            registration,
+            to: names.registration(gpu),
+            expected: expected,
+            until: .now + (isReleased ? .seconds(2) : .seconds(30))
+        )
+        switch outcome {
+        case .stored(let sequence): return sequence
+        case .conflict: return nil
+        case .failed(let reason):
+            throw JetStreamError.unknown(
+                NATSError(.timeout, "register", subject: names.registration(gpu), cause: reason)
+            )
+        }
+    }
+
+    /// Waits until whoever is registered may be replaced.
+    private func clear(_ current: WorkerRegistration) async throws {
+        if current.isReleased || current.host == host { return }
+        logger.notice(
+            "card \(gpu) is registered to another host; waiting whether its worker lives",
+            metadata: ["host": "\(current.host)", "pid": "\(current.processID)"]
+        )
+        guard try await isHeard(current.incarnation) else { return }
+        throw FatalError(
+            .cardTaken,
+            "card \(gpu) belongs to a living worker on \(current.host) (pid \(current.processID)); stop that one, or give "
+                + "this machine a NODE_NAME of its own"
+        )
+    }
+
+    /// Listens for heartbeats of a life until its TTL has passed.
+    private func isHeard(_ life: Incarnation) async throws -> Bool {
+        let (beats, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        let gpu = gpu
+        let subscription = try connection.subscribe(names.heartbeat) { message in
+            do {
+                let beat = try Heartbeat(parsing: message.payload)
+                if beat.gpu == gpu, beat.incarnation == life { continuation.yield() }
+            } catch {
+                // Not a heartbeat: it says nothing about that worker. The leader logs such messages.
+            }
+        }
+        defer { subscription.cancel() }
+        return try await withThrowingTaskGroup(of: Bool.self) { group in
+            group.addTask {
+                for await _ in beats { return true }
+                return false
+            }
+            group.addTask {
+                try await Task.sleep(for: patience)
+                return false
+            }
+            defer { group.cancelAll() }
+            return try await group.next() ?? false
+        }
+    }
+}
