@@ -86,7 +86,6 @@ struct PullConsumerTests {
         let server = try TestServer()
         let setup = try await setUp(server)
         setup.consumer.request(10)
-        let info = { try await setup.jetStream.consumerInfo(stream: "LOG", "WORK") }
         let expired = Collector<NATSMessage>()
         // What the server tells another reader of the same kind of inbox: a request of ours ran out.
         let watch = try setup.jetStream.connection.subscribe(setup.consumer.inbox + ".*") { message in
@@ -95,7 +94,6 @@ struct PullConsumerTests {
         #expect(await expired.wait(count: 2))
         await publish(0..<3, setup.jetStream)
         #expect(await setup.messages.wait(count: 3))
-        #expect(try await info().waiting <= 1)
         withExtendedLifetime(watch) {}
         setup.consumer.close()
         await setup.jetStream.connection.close()
@@ -233,7 +231,8 @@ struct OrderedConsumerTests {
         _ stream: String,
         _ policy: DeliverPolicy,
         filter: String? = nil,
-        headersOnly: Bool = false
+        headersOnly: Bool = false,
+        onMessage: @escaping @Sendable (StoredMessage) -> Void = { _ in }
     ) throws -> (OrderedConsumer, Collector<OrderedConsumerEvent>) {
         let events = Collector<OrderedConsumerEvent>()
         var options = OrderedConsumer.Options()
@@ -241,11 +240,19 @@ struct OrderedConsumerTests {
         options.filterSubject = filter
         options.headersOnly = headersOnly
         options.heartbeat = .milliseconds(500)
-        return (try OrderedConsumer(jetStream, stream: stream, options: options) { events.add($0) }, events)
+        let consumer = try OrderedConsumer(jetStream, stream: stream, options: options) { event in
+            if case .message(let message, _) = event { onMessage(message) }
+            events.add(event)
+        }
+        return (consumer, events)
     }
 
     private static func messages(_ events: [OrderedConsumerEvent]) -> [StoredMessage] {
         events.compactMap { if case .message(let message, _) = $0 { message } else { nil } }
+    }
+
+    private static func count(_ events: [OrderedConsumerEvent]) -> Int {
+        events.reduce(0) { if case .message = $1 { $0 + 1 } else { $0 } }
     }
 
     private static func caughtUp(_ events: [OrderedConsumerEvent]) -> [UInt64] {
@@ -280,21 +287,19 @@ struct OrderedConsumerTests {
         _ = await Self.write(jetStream, rounds: 1, subjects: subjects)
         let before = try await jetStream.streamInfo("RECORDS").lastSequence
         async let writing = Self.write(jetStream, rounds: 40, subjects: subjects)
-        let (consumer, events) = try watch(jetStream, "RECORDS", .lastPerSubject, filter: "records.*")
+        let seen = Mutex<[String: String]>([:])
+        let (consumer, events) = try watch(jetStream, "RECORDS", .lastPerSubject, filter: "records.*") { message in
+            seen.withLock { $0[message.subject] = String(decoding: message.payload, as: UTF8.self) }
+        }
         #expect(await events.wait { !Self.caughtUp($0).isEmpty })
         let atCaughtUp = Set(Self.messages(events.values).map(\.subject))
         #expect(atCaughtUp.count == subjects)
         #expect(try #require(Self.caughtUp(events.values).first) >= before)
         let last = await writing
-        #expect(
-            await events.wait { events in
-                var seen: [String: String] = [:]
-                for message in Self.messages(events) {
-                    seen[message.subject] = String(decoding: message.payload, as: UTF8.self)
-                }
-                return last.allSatisfy { seen["records.r\($0.key)"] == "\($0.value)" }
-            }
-        )
+        let isComplete = { @Sendable () -> Bool in
+            seen.withLock { seen in last.allSatisfy { seen["records.r\($0.key)"] == "\($0.value)" } }
+        }
+        #expect(await events.wait { _ in isComplete() })
         let sequences = Self.messages(events.values).map(\.sequence)
         #expect(zip(sequences, sequences.dropFirst()).allSatisfy { $0 < $1 })
         consumer.close()
@@ -317,12 +322,12 @@ struct OrderedConsumerTests {
             }
         }()
         for part in 1...3 {
-            #expect(await events.wait { Self.messages($0).count >= part * 80 })
+            #expect(await events.wait { Self.count($0) >= part * 80 })
             server.kill()
             try server.start()
         }
         await writing
-        #expect(await events.wait { Self.messages($0).count >= count })
+        #expect(await events.wait { Self.count($0) >= count })
         let texts = Self.messages(events.values).map { String(decoding: $0.payload, as: UTF8.self) }
         #expect(texts == (0..<count).map(String.init))
         #expect(events.values.contains { if case .recreated(.reconnected) = $0 { true } else { false } })

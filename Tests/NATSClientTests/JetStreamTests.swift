@@ -141,7 +141,7 @@ struct JetStreamTests {
 
     @Test func noStreamAndNoJetStreamAreRecognised() async throws {
         let server = try TestServer(jetStream: false)
-        let jetStream = JetStream(try await server.connect())
+        let jetStream = JetStream(try await server.connect(), deadline: .seconds(60))
         #expect(await jetStream.publish([], to: "nowhere").unknownError?.code == .noResponders)
         let off = await #expect(throws: JetStreamError.self) { try await jetStream.accountInfo() }
         guard case .unknown(let error)? = off else { return #expect(Bool(false), "\(String(describing: off))") }

@@ -155,6 +155,14 @@ struct OrderedStateTests {
         #expect(state.handle(.sampled(generation: 1, lastSequence: 0), at: 2) == [.reportCaughtUp(0)])
     }
 
+    @Test func aMessageSentTwiceIsHandedOverOnce() {
+        var state = running()
+        let first = state.handle(.message(generation: 1, consumerSequence: 1, streamSequence: 4, pending: 5), at: 0)
+        let second = state.handle(.message(generation: 1, consumerSequence: 2, streamSequence: 4, pending: 4), at: 0)
+        let third = state.handle(.message(generation: 1, consumerSequence: 3, streamSequence: 5, pending: 3), at: 0)
+        #expect([first, second, third] == [[.deliver], [], [.deliver]])
+    }
+
     @Test func gapsRestartBehindTheLastMessage() {
         var state = running()
         _ = state.handle(.message(generation: 1, consumerSequence: 1, streamSequence: 4, pending: 5), at: 0)

@@ -180,6 +180,10 @@ struct OrderedState {
         let actions = runs(at: now)
         guard consumerSequence == self.consumerSequence + 1 else { return actions + create(.gap) }
         self.consumerSequence = consumerSequence
+        // 2.9.10 sends the next message once for every record that was replaced during a replay of last records.
+        if let position, streamSequence <= position {
+            return actions + (pending == 0 && catchUp == .looking ? look() : [])
+        }
         position = streamSequence
         floor = max(floor, streamSequence)
         return actions + [.deliver] + checkCaughtUp() + (pending == 0 && catchUp == .looking ? look() : [])
