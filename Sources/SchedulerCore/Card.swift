@@ -23,6 +23,8 @@ struct Card: Sendable {
     var readAt: Timestamp?
     /// Above the limit, and not yet cooled down since.
     var isHot = false
+    /// The last reading was above the limit while no job of ours was bound to the card.
+    var isBusyElsewhere = false
 
     /// The attempts bound to this card: scheduled, running, or being scheduled.
     var assigned: Set<JobID> = []
@@ -38,6 +40,7 @@ struct Card: Sendable {
         busyPercent = reading.busyPercent
         temperature = reading.temperature
         readAt = now
+        isBusyElsewhere = assigned.isEmpty && (busyPercent ?? 0) > policy.maxBusyPercent
         guard let temperature else { return }
         if temperature > policy.maxTemperature { isHot = true }
         if temperature <= policy.maxTemperature - policy.coolDown { isHot = false }
@@ -61,7 +64,7 @@ struct Card: Sendable {
             return "hot: \(temperature) C; the limit is \(policy.maxTemperature) C, and it must cool down to "
                 + "\(policy.maxTemperature - policy.coolDown) C"
         }
-        if assigned.isEmpty, let busyPercent, busyPercent > policy.maxBusyPercent {
+        if isBusyElsewhere, assigned.isEmpty, let busyPercent {
             return "busy: \(busyPercent) % without a job of ours; the limit is \(policy.maxBusyPercent) %"
         }
         return nil

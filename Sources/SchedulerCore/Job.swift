@@ -18,6 +18,8 @@ struct Job: Sendable {
     var retryDue: Timestamp?
     /// When the job has waited for a card too long.
     var waitDeadline: Timestamp?
+    /// Its place is in the queue, whether it may be bound to a card now or not.
+    var isQueued = false
     /// Nothing is written before this time, because the stream refused the last write.
     var holdUntil: Timestamp?
 
@@ -46,9 +48,14 @@ struct Job: Sendable {
         priority = task.priority
     }
 
-    /// In the queue: it may be bound to a card now.
+    /// It may be bound to a card now.
     var isWaiting: Bool {
         pending == nil && holdUntil == nil && (record.state == .enqueued || record.state == .waitingGPU)
+    }
+
+    /// Why the job is to be cancelled; nil if nobody asked for it. A request that an earlier leader wrote down counts.
+    var cancelReason: String? {
+        cancel?.reason ?? (record.cancelRequested ? "cancelled on request" : nil)
     }
 
     var place: QueuePlace { QueuePlace(priority: priority, order: record.order, job: record.id) }

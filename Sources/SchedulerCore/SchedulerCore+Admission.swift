@@ -214,7 +214,7 @@ extension SchedulerCore {
     /// The id had a record already: ours gives way to it.
     private mutating func yield(_ admission: Admission, to current: RecordRevision, at now: Timestamp) {
         let record = current.record
-        if !record.state.isTerminal { observe(current, at: now) }
+        if !record.state.isTerminal { learn(current, at: now) }
         if let cancel = admission.cancel {
             for request in cancel.requests { self.cancel(record.id, reason: cancel.reason, for: request, at: now) }
         }

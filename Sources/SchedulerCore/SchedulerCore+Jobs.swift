@@ -51,11 +51,16 @@ extension SchedulerCore {
         actions.append(.notice("job \(id): \(reason)"))
     }
 
-    /// A revision that the stream delivered.
+    /// A revision that the stream delivered, in its order.
     mutating func observe(_ revision: RecordRevision, at now: Timestamp) {
-        let id = revision.record.id
         results.observed = max(results.observed, revision.sequence)
         if results.endedAhead.remove(revision.sequence) != nil { return }
+        learn(revision, at: now)
+    }
+
+    /// A revision that the stream delivered, or that a read found ahead of it.
+    mutating func learn(_ revision: RecordRevision, at now: Timestamp) {
+        let id = revision.record.id
         if admissions[id]?.record.op == revision.record.op {
             return endAdmission(id, .stored(sequence: revision.sequence), at: now)
         }
@@ -105,11 +110,13 @@ extension SchedulerCore {
     /// Draws the consequences of the state that a job is in now.
     private mutating func settle(into revision: RecordRevision, from old: Job?, isOurs: Bool, at now: Timestamp) {
         let record = revision.record
-        if old?.record.attempt != record.attempt || !record.isBound {
+        // A claim is a sign of life: whatever spoke against the attempt before has to be said again.
+        if old?.record.attempt != record.attempt || old?.record.state != record.state {
             jobs[record.id]?.missedHeartbeats = 0
             jobs[record.id]?.lossReason = nil
         }
         bind(record.id, to: record.isBound ? record.gpu : nil, at: now)
+        if record.isBound, let gpu = record.gpu { keepWatch(on: gpu, at: now) }
         if let old, isOurs { followUp(record, from: old) }
         switch record.state {
         case .scheduled:
@@ -133,7 +140,8 @@ extension SchedulerCore {
         let record = revision.record
         guard let gpu = record.gpu, let attempt = record.attempt else { return }
         deadlines.insert(.claim(record.id, attempt), at: now + policy.claimTimeout)
-        if isOurs { actions.append(.publishRun(gpu, RunMessage(record: record, sequence: revision.sequence))) }
+        guard isOurs, jobs[record.id]?.cancel == nil else { return }
+        actions.append(.publishRun(gpu, RunMessage(record: record, sequence: revision.sequence)))
     }
 
     /// What has to follow a write of ours that took an attempt away from its card.
@@ -205,8 +213,8 @@ extension SchedulerCore {
         switch job.record.state {
         case .running: advanceRunning(job, at: now)
         case .scheduled:
-            if let cancel = job.cancel {
-                write(id, .cancel(reason: cancel.reason, nil), at: now)
+            if let reason = job.cancelReason {
+                write(id, .cancel(reason: reason, nil), at: now)
             } else if let reason = job.lossReason {
                 write(id, .takeBack(reason: reason), at: now)
             }
@@ -221,9 +229,7 @@ extension SchedulerCore {
             if job.cancel != nil || job.record.cancelRequested {
                 write(id, .cancel(reason: job.cancel?.reason ?? job.record.reason, nil), at: now)
             } else if job.record.lost >= policy.maxLost {
-                let why =
-                    "lost \(job.record.lost + 1) times, which is more than MAX_LOST allows; the last time: \(reason)"
-                write(id, .fail(AttemptOutcome(code: .lost, reason: why)), at: now)
+                write(id, .fail(lostTooOften(job.record.lost + 1, reason)), at: now)
             } else {
                 write(id, .lose(reason: reason), at: now)
             }
@@ -237,10 +243,17 @@ extension SchedulerCore {
         }
     }
 
+    private func lostTooOften(_ times: Int, _ last: String) -> AttemptOutcome {
+        let why = "lost \(times) times, which is more than MAX_LOST (\(policy.maxLost)) allows; the last time: \(last)"
+        return AttemptOutcome(code: .lost, reason: why)
+    }
+
     private mutating func advanceWaiting(_ job: Job, at now: Timestamp) {
         let id = job.record.id
-        if let cancel = job.cancel {
-            write(id, .cancel(reason: cancel.reason, nil), at: now)
+        if let reason = job.cancelReason {
+            write(id, .cancel(reason: reason, nil), at: now)
+        } else if job.record.lost > policy.maxLost {
+            write(id, .fail(lostTooOften(job.record.lost, job.record.reason)), at: now)
         } else if let deadline = job.waitDeadline, deadline <= now {
             let waited = job.record.limits.maxWait?.inSeconds ?? 0
             let why = job.record.reason.isEmpty ? "no card became free" : job.record.reason
@@ -252,8 +265,10 @@ extension SchedulerCore {
         } else if job.record.state == .retry {
             if let due = job.retryDue, due <= now { write(id, .requeue, at: now) }
         } else {
-            queue.insert(job.place, in: job.placement)
             needsPlacement = true
+            guard !job.isQueued else { return }
+            queue.insert(job.place, in: job.placement)
+            jobs[id]?.isQueued = true
         }
     }
 

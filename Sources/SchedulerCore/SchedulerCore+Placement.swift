@@ -19,8 +19,7 @@ extension SchedulerCore {
     private mutating func nextChoice(at now: Timestamp) -> (job: JobID, card: GPUID)? {
         var best: (place: QueuePlace, card: GPUID)?
         for placement in queue.order {
-            let jobs = self.jobs
-            guard let place = queue.first(of: placement, isWaiting: { jobs[$0]?.isWaiting == true }) else {
+            guard let place = firstWaiting(of: placement) else {
                 unplaceable[placement] = nil
                 continue
             }
@@ -31,6 +30,17 @@ extension SchedulerCore {
             if best.map({ place < $0.place }) ?? true { best = (place, card) }
         }
         return best.map { ($0.place.job, $0.card) }
+    }
+
+    /// The first place of a class whose job may be bound now; drops those before it.
+    private mutating func firstWaiting(of placement: PlacementClass) -> QueuePlace? {
+        while let place = queue.first(of: placement) {
+            if jobs[place.job]?.isWaiting == true { return place }
+            queue.removeFirst(of: placement)
+            jobs[place.job]?.isQueued = false
+        }
+        queue.forget(placement)
+        return nil
     }
 
     /// The card for a class: one with a free slot before one where the job would wait, then the emptier, then the
@@ -62,9 +72,13 @@ extension SchedulerCore {
         if isServed(placement, at: now) {
             if unplaceable.removeValue(forKey: placement) != nil { tellServed(placement, at: now) }
         } else if unplaceable[placement] == nil {
-            unplaceable[placement] = now
-            deadlines.insert(.unplaceable(placement), at: now + policy.waitingGrace)
+            planTelling(placement, at: now + policy.waitingGrace)
         }
+    }
+
+    private mutating func planTelling(_ placement: PlacementClass, at due: Timestamp) {
+        unplaceable[placement] = due
+        deadlines.insert(.unplaceable(placement), at: due)
     }
 
     /// Jobs whose records are changed to say that they wait for a card: enough to be found, not a write for each of
@@ -72,13 +86,13 @@ extension SchedulerCore {
     private static let toldAtOnce = 256
 
     mutating func tellUnplaceable(_ placement: PlacementClass, at now: Timestamp) {
-        guard unplaceable[placement] != nil, !isServed(placement, at: now) else { return }
+        guard let due = unplaceable[placement], due <= now, !isServed(placement, at: now) else { return }
         let reason = waitingReason(for: placement, at: now)
         for place in queue.firstPlaces(of: placement, count: Self.toldAtOnce) {
             guard let job = jobs[place.job], job.isWaiting, job.record.state == .enqueued else { continue }
             write(place.job, .waitForCard(reason: reason), at: now)
         }
-        deadlines.insert(.unplaceable(placement), at: now + .seconds(30))
+        planTelling(placement, at: now + .seconds(30))
     }
 
     /// Cards are back, though their slots are taken: the records no longer say that there is none.

@@ -51,7 +51,7 @@ extension SchedulerCore {
         _ revision: RecordRevision?,
         at now: Timestamp
     ) {
-        if jobs[id] == nil, let revision, !revision.record.state.isTerminal { observe(revision, at: now) }
+        if jobs[id] == nil, let revision, !revision.record.state.isTerminal { learn(revision, at: now) }
         if jobs[id] != nil || admissions[id] != nil {
             for request in intent.requests { cancel(id, reason: intent.reason, for: request, at: now) }
         } else if let revision {
@@ -91,7 +91,7 @@ extension SchedulerCore {
     /// One card as the placement of a job sees it.
     private func view(of gpu: GPUID, at now: Timestamp) -> JSON {
         guard let card = cards[gpu] else {
-            return ["gpu_id": gpu.json, "taken": false, "reason": "its worker has not been heard of"]
+            return ["gpu_id": gpu.json, "eligible": false, "reason": "its worker has not been heard of"]
         }
         let objection = card.objection(policy: policy, at: now)
         let isFull = card.assigned.count >= card.slots + card.dispatchAhead(policy: policy)
@@ -128,9 +128,10 @@ extension SchedulerCore {
     func cardTable(at now: Timestamp) -> JSON {
         let rows = cardOrder.compactMap { cards[$0] }.map { card -> JSON in
             let objection = card.objection(policy: policy, at: now)
-            let state = objection.map { String($0.prefix { $0 != ":" }) } ?? "up"
+            let isThere = card.isAlive && card.owner != nil
+            let state = isThere ? objection.map { String($0.prefix { $0 != ":" }) } ?? "up" : "gone"
             var row = JSONObject([
-                ("gpu_id", card.id.json), ("state", .string(card.isAlive || card.owner != nil ? state : "gone")),
+                ("gpu_id", card.id.json), ("state", .string(state)),
                 ("reason", .string(objection ?? "")), ("slots", .int(card.slots)),
                 ("running", .array(card.assigned.sorted().map { .string($0.text) })),
                 ("score", .double(card.score(policy: policy, at: now))),

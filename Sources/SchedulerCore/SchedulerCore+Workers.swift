@@ -97,6 +97,14 @@ extension SchedulerCore {
         let objected = card.objection(policy: policy, at: now) != nil
         cards[reading.gpu]?.noteReading(reading, policy: policy, at: now)
         if objected { needsPlacement = true }
+        guard cards[reading.gpu]?.objection(policy: policy, at: now) != nil else { return }
+        // What a reading says against a card holds until the reading is stale.
+        deadlines.insert(.stale(reading.gpu), at: now + policy.metricsTTL + .nanoseconds(1))
+    }
+
+    /// A reading that spoke against a card may have become stale.
+    mutating func checkReading(of gpu: GPUID, at now: Timestamp) {
+        if cards[gpu]?.isStale(policy: policy, at: now) == true { needsPlacement = true }
     }
 
     mutating func noteDown(_ notice: WorkerNotice, at now: Timestamp) {
@@ -108,7 +116,10 @@ extension SchedulerCore {
     mutating func checkCard(_ gpu: GPUID, at now: Timestamp) {
         guard let card = cards[gpu] else { return }
         cards[gpu]?.isWatched = false
-        if now - card.lastHeard < policy.heartbeatTTL {
+        if phase == .starting {
+            // What happened meanwhile is still being replayed.
+            keepWatch(on: gpu, at: now)
+        } else if now - card.lastHeard < policy.heartbeatTTL {
             watch(gpu)
         } else {
             lose(gpu, reason: "card \(gpu) was not heard of for \(policy.heartbeatTTL.inSeconds) s", at: now)
@@ -120,6 +131,13 @@ extension SchedulerCore {
         guard let card = cards[gpu], !card.isWatched else { return }
         cards[gpu]?.isWatched = true
         deadlines.insert(.card(gpu), at: card.lastHeard + policy.heartbeatTTL)
+    }
+
+    /// A card with an attempt on it is waited for no longer than its TTL, even if it has never been heard of.
+    mutating func keepWatch(on gpu: GPUID, at now: Timestamp) {
+        guard let card = cards[gpu], !card.isWatched else { return }
+        cards[gpu]?.lastHeard = now
+        watch(gpu)
     }
 
     /// The worker is gone: its attempts are closed and its jobs go back to the queue.

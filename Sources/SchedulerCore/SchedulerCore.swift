@@ -41,7 +41,7 @@ package struct SchedulerCore: Sendable {
     var armed: Timestamp?
     /// Something changed that may let a waiting job be placed.
     var needsPlacement = false
-    /// Classes that no card may serve, since when.
+    /// Classes that no card may serve, and when that is to be told next.
     var unplaceable: [PlacementClass: Timestamp] = [:]
 
     var actions: [SchedulerAction] = []
@@ -55,6 +55,7 @@ package struct SchedulerCore: Sendable {
         case hold(JobID)
         case admission(JobID)
         case card(GPUID)
+        case stale(GPUID)
         case unplaceable(PlacementClass)
         case result(JobID)
         case storePlace
@@ -118,6 +119,7 @@ package struct SchedulerCore: Sendable {
         results.observed = max(results.observed, lastSequence)
         grantFullTTL(at: now)
         for gpu in cardOrder { watch(gpu) }
+        for (_, id) in jobs.map({ ($0.value.sequence, $0.key) }).sorted(by: { $0.0 < $1.0 }) { advance(id, at: now) }
         announce("leading")
     }
 
@@ -150,6 +152,8 @@ package struct SchedulerCore: Sendable {
             retryAdmission(job)
         case .card(let gpu):
             checkCard(gpu, at: now)
+        case .stale(let gpu):
+            checkReading(of: gpu, at: now)
         case .unplaceable(let placement):
             tellUnplaceable(placement, at: now)
         case .result(let job):

@@ -30,7 +30,7 @@ struct QueuePlace: Comparable, Sendable {
 
 /// The jobs that could be placed now, by class.
 ///
-/// A job leaves the queue by no longer being waiting: places of such jobs are skipped when they come up.
+/// A job that no longer waits leaves its place behind: whoever looks at the first one drops it.
 struct WaitingQueue: Sendable {
     private var classes: [PlacementClass: Heap<QueuePlace>] = [:]
     /// The classes with places in them, sorted, so that nothing depends on the order of the dictionary.
@@ -44,15 +44,12 @@ struct WaitingQueue: Sendable {
         classes[placement, default: Heap()].insert(place)
     }
 
-    /// The first place of a class whose job is still waiting; drops those before it.
-    mutating func first(of placement: PlacementClass, isWaiting: (JobID) -> Bool) -> QueuePlace? {
-        while let place = classes[placement]?.min {
-            if isWaiting(place.job) { return place }
-            _ = classes[placement]?.popMin()
-        }
+    func first(of placement: PlacementClass) -> QueuePlace? { classes[placement]?.min }
+
+    /// Forgets a class without places.
+    mutating func forget(_ placement: PlacementClass) {
         classes[placement] = nil
         order.removeAll { $0 == placement }
-        return nil
     }
 
     mutating func removeFirst(of placement: PlacementClass) {

@@ -172,6 +172,8 @@ struct Bench {
     func state(_ id: JobID) -> JobState? { store[id]?.record.state }
     func life(of gpu: GPUID) -> Incarnation? { lives[gpu]?.incarnation }
 
+    mutating func setSlots(_ gpu: GPUID, _ slots: Int) { lives[gpu]?.slots = slots }
+
     /// A worker starts: registered, first heartbeat, writes answered.
     mutating func start(_ gpu: GPUID, slots: Int = 1) {
         register(gpu, slots: slots)
@@ -271,4 +273,8 @@ struct Bench {
         dispatch(id, gpu: gpu, retries: retries)
         try commit(id, .claim)
     }
+}
+
+extension Bench: CustomStringConvertible {
+    var description: String { "a bench" }
 }
