@@ -57,6 +57,7 @@ package struct LeaseCore: Sendable {
         var op: OperationID
         /// When the write was begun: from then the lease counts.
         var begun: Timestamp
+        var isRelease: Bool
     }
 
     private let holder: Incarnation
@@ -66,6 +67,8 @@ package struct LeaseCore: Sendable {
     private var ids: IdentifierSource
     private var role = Role.unknown
     private var pending: PendingWrite?
+    /// The outcome of the last write is not known: the record is read before the next one.
+    private var mustRead = false
     private var isStopping = false
 
     /// - Parameter duration: how long the lease lasts without renewal; at least a second.
@@ -79,6 +82,8 @@ package struct LeaseCore: Sendable {
 
     /// How much earlier than the lease's end its holder stops: for clocks that do not run at quite the same speed.
     private var margin: Duration { duration / 10 }
+    /// How long after a failed write the next try is made.
+    private var pause: Duration { duration / 10 }
 
     package mutating func handle(_ event: Event, at now: Timestamp) -> [Action] {
         switch event {
@@ -95,8 +100,9 @@ package struct LeaseCore: Sendable {
         switch role {
         case .stopped:
             return []
-        case .leading(let sequence, _):
-            guard let revision, revision.sequence > sequence, revision.lease.holder != holder else { return [] }
+        case .leading(let sequence, let until):
+            guard let revision, revision.sequence >= sequence else { return [] }
+            if revision.lease.holder == holder { return goOn(with: revision, until: until, at: now) }
             return standDown(
                 "process \(revision.lease.processID) on \(revision.lease.host) took the lease",
                 revision,
@@ -112,10 +118,21 @@ package struct LeaseCore: Sendable {
         }
     }
 
+    /// The record is ours; a renewal that failed may have been stored all the same.
+    private mutating func goOn(with revision: Revision, until: Timestamp, at now: Timestamp) -> [Action] {
+        guard mustRead, pending == nil, now < until else { return [] }
+        mustRead = false
+        role = .leading(sequence: revision.sequence, until: until)
+        return write(expected: revision.sequence, at: now) + [.armTimer(until)]
+    }
+
     /// Times the record; takes the lease when it may.
     private mutating func follow(_ revision: Revision?, since: Timestamp, at now: Timestamp) -> [Action] {
         role = .standby(revision, since: since)
+        mustRead = false
         guard pending == nil, !isStopping else { return [] }
+        // Our own lease, which we could not trust any more, is ours to renew as long as nobody took it.
+        if let revision, revision.lease.holder == holder { return write(expected: revision.sequence, at: now) }
         guard let revision, !revision.lease.isReleased else { return write(expected: revision?.sequence ?? 0, at: now) }
         let end = since + revision.lease.duration
         guard end <= now else { return [.armTimer(end)] }
@@ -124,7 +141,7 @@ package struct LeaseCore: Sendable {
 
     private mutating func write(expected: UInt64, released: Bool = false, at now: Timestamp) -> [Action] {
         let op = OperationID(from: &ids)
-        pending = PendingWrite(op: op, begun: now)
+        pending = PendingWrite(op: op, begun: now, isRelease: released)
         let lease = LeaderLease(
             holder: holder,
             host: host,
@@ -139,13 +156,9 @@ package struct LeaseCore: Sendable {
     private mutating func noteStored(_ op: OperationID, _ sequence: UInt64, at now: Timestamp) -> [Action] {
         guard let write = pending, write.op == op else { return [] }
         pending = nil
-        if isStopping {
-            guard case .stopped = role else { return stopLeading(sequence, at: now) }
-            return []
-        }
+        if isStopping { return write.isRelease ? [] : release(at: sequence, at: now) }
         let until = write.begun + (duration - margin)
-        let wasLeading: Bool
-        if case .leading = role { wasLeading = true } else { wasLeading = false }
+        let wasLeading = isLeading
         guard until > now else {
             // The answer took as long as the lease: it may have been lost already.
             role = .unknown
@@ -159,15 +172,21 @@ package struct LeaseCore: Sendable {
     private mutating func noteConflict(_ op: OperationID, _ revision: Revision?, at now: Timestamp) -> [Action] {
         guard pending?.op == op else { return [] }
         pending = nil
-        if case .leading = role { return standDown("another process took the lease", revision, at: now) }
+        if isLeading { return standDown("another process took the lease", revision, at: now) }
         return follow(revision, since: now, at: now)
     }
 
     private mutating func noteFailure(_ op: OperationID, at now: Timestamp) -> [Action] {
-        guard pending?.op == op else { return [] }
+        guard let write = pending, write.op == op else { return [] }
         pending = nil
-        if case .leading(_, let until) = role, now < until { return [.armTimer(until)] }
-        return fireTimer(at: now)
+        if isStopping {
+            // It is not known whether we hold the lease; who waits for it has to wait for its end.
+            guard case .leading(let sequence, _) = role, !write.isRelease else { return [] }
+            return release(at: sequence, at: now)
+        }
+        mustRead = true
+        guard case .leading(_, let until) = role else { return [.armTimer(now + pause)] }
+        return [.armTimer(min(now + pause, until))]
     }
 
     private mutating func fireTimer(at now: Timestamp) -> [Action] {
@@ -177,14 +196,16 @@ package struct LeaseCore: Sendable {
         case .stopped:
             return []
         case .standby(let revision, let since):
+            guard !mustRead else { return [.read] }
             return follow(revision, since: since, at: now)
         case .leading(let sequence, let until):
             guard now < until else {
                 pending = nil
-                role = .unknown
-                return [.standDown(reason: "the lease could not be renewed in time"), .read]
+                role = isStopping ? .stopped : .unknown
+                return [.standDown(reason: "the lease could not be renewed in time")] + (isStopping ? [] : [.read])
             }
             guard pending == nil else { return [.armTimer(until)] }
+            guard !mustRead else { return [.read, .armTimer(until)] }
             return write(expected: sequence, at: now) + [.armTimer(until)]
         }
     }
@@ -196,17 +217,22 @@ package struct LeaseCore: Sendable {
 
     private mutating func stop(at now: Timestamp) -> [Action] {
         isStopping = true
-        // A renewal under way is waited for: its answer tells the sequence to release at.
-        guard case .leading(let sequence, _) = role, pending == nil else {
-            if case .leading = role { return [] }
+        // A write under way is waited for: its answer tells the sequence to release at.
+        guard case .leading(let sequence, _) = role else {
             role = .stopped
             return []
         }
-        return stopLeading(sequence, at: now)
+        return pending == nil ? release(at: sequence, at: now) : []
     }
 
-    private mutating func stopLeading(_ sequence: UInt64, at now: Timestamp) -> [Action] {
+    private mutating func release(at sequence: UInt64, at now: Timestamp) -> [Action] {
+        let wasLeading = isLeading
         role = .stopped
-        return [.standDown(reason: "told to stop")] + write(expected: sequence, released: true, at: now)
+        return (wasLeading ? [.standDown(reason: "told to stop")] : [])
+            + write(expected: sequence, released: true, at: now)
+    }
+
+    private var isLeading: Bool {
+        if case .leading = role { true } else { false }
     }
 }

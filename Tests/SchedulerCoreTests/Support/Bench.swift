@@ -122,13 +122,17 @@ struct Bench {
                 for gpu in gpus { beat(gpu) }
                 nextBeat = nextBeat + .seconds(5)
             } else if let due = timer, due <= now {
-                timer = nil
-                send(.timerFired)
+                fireTimer()
             } else {
                 return
             }
             answer()
         }
+    }
+
+    mutating func fireTimer() {
+        timer = nil
+        send(.timerFired)
     }
 
     // MARK: clients
@@ -172,6 +176,16 @@ struct Bench {
     func state(_ id: JobID) -> JobState? { store[id]?.record.state }
     func life(of gpu: GPUID) -> Incarnation? { lives[gpu]?.incarnation }
 
+    /// The workers of another bench, which go on; the clock does too.
+    mutating func takeWorkers(of old: Bench, after pause: Duration) {
+        lives = old.lives
+        now = old.now + pause
+        ids = IdentifierSource(seed: 78)
+        submissions = old.submissions
+    }
+
+    mutating func newOp() -> OperationID { OperationID(from: &ids) }
+
     mutating func setSlots(_ gpu: GPUID, _ slots: Int) { lives[gpu]?.slots = slots }
 
     /// A worker starts: registered, first heartbeat, writes answered.
@@ -183,8 +197,13 @@ struct Bench {
 
     /// A new life is registered; it has not been heard of.
     mutating func register(_ gpu: GPUID, slots: Int = 1) {
-        lives[gpu] = (Incarnation(from: &ids), 0, slots)
+        introduce(gpu, slots: slots)
         registration(gpu, isReleased: false)
+    }
+
+    /// A new life begins, and nobody has heard of it.
+    mutating func introduce(_ gpu: GPUID, slots: Int = 1) {
+        lives[gpu] = (Incarnation(from: &ids), 0, slots)
     }
 
     mutating func registration(_ gpu: GPUID, isReleased: Bool) {
