@@ -64,6 +64,8 @@ extension SchedulerCore {
         if admissions[id]?.record.op == revision.record.op {
             return endAdmission(id, .stored(sequence: revision.sequence), at: now)
         }
+        // Ours was stored and is replaced already, or somebody was faster: either way the record is there.
+        defer { endAdmission(id, .conflict(revision), at: now) }
         if let job = jobs[id] {
             if revision.sequence > job.sequence { adopt(revision, at: now) }
         } else if revision.record.state.isTerminal {

@@ -248,6 +248,22 @@ import WireJSON
         #expect(bench.state("a") == .scheduled)
     }
 
+    @Test func aRecordThatMovedOnBeforeItsCreationWasAnsweredIsKnownAsItIs() throws {
+        var bench = Bench()
+        bench.start(1)
+        bench.submit(task("a"))
+        let write = try #require(bench.writes.first)
+        let result = bench.store.write(write.record, expected: 0, at: bench.now)
+        try bench.commit("a", .schedule(gpu: 1, attempt: try #require(AttemptID("x")), owner: "theirs"))
+        #expect(bench.settled == [1])
+        #expect(bench.core.inflight == 1)
+        bench.writes.removeFirst()
+        bench.send(.writeEnded("a", write.record.op, result))
+        #expect(bench.settled == [1])
+        #expect(bench.core.queueSize == 0)
+        #expect(bench.core.inflight == 1)
+    }
+
     @Test func demandNeverExceedsTheWindow() {
         var policy = SchedulerPolicy()
         policy.admissionWindow = 8
