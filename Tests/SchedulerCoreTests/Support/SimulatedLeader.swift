@@ -249,7 +249,8 @@ final class SimulatedLeader {
             guard let bytes = submissions[token] else { return violate("settles \(token), which it does not hold") }
             let isKnown = world.store.revisions.contains { $0.record.order == token }
             let id = (try? JSON(parsing: bytes))?["task_id"]?.stringValue.flatMap { JobID($0) }
-            if !isKnown, id.flatMap({ world.store[$0] }) == nil { violate("settles \(token) before its record is stored") }
+            guard !isKnown, id.flatMap({ world.store[$0] }) == nil else { continue }
+            violate("settles \(token) before its record is stored")
         }
     }
 
@@ -275,6 +276,9 @@ final class SimulatedLeader {
         }
         if bound != jobs.count(where: { $0.card != nil }) { violate("miscounts its slots") }
     }
+
+    /// It leads, and expects nothing more to happen.
+    var isQuiet: Bool { core.phase == .leading && core.jobs.isEmpty && core.results.awaited.isEmpty }
 
     /// Nothing is left over when everything has ended.
     func checkEnd() {

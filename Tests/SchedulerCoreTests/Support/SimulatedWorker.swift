@@ -269,7 +269,8 @@ final class SimulatedWorker {
 
     /// A leader asks for an attempt to be killed.
     func kill(_ job: JobID, _ attempt: AttemptID) {
-        guard let attempt = running.first(where: { $0.record.id == job && $0.record.attempt == attempt }) else { return }
+        let named = running.first { $0.record.id == job && $0.record.attempt == attempt }
+        guard let attempt = named else { return }
         after(world.chance.seconds(0.05...1)) { [self] in
             let killed = AttemptOutcome(code: .cancelled, reason: "cancelled", returnCode: -15)
             end(attempt, .cancel(reason: "cancelled", killed))

@@ -193,7 +193,7 @@ final class World {
 
     /// Everything submitted has ended, and everybody knows.
     var isQuiet: Bool {
-        guard let leader, leader.core.phase == .leading else { return false }
+        guard let leader, leader.isQuiet else { return false }
         return bus.submissions.isEmpty && store.revisions.allSatisfy { $0.record.state.isTerminal }
             && store.revisions.allSatisfy { bus.results[$0.record.id] != nil }
             && bus.resultsPlace == store.lastSequence && workers.allSatisfy { $0.isIdle }
