@@ -1,0 +1,88 @@
+import JobModel
+
+/// One attempt in the hands of this worker, from its message to its ack.
+struct Attempt: Sendable {
+    enum Phase: Sendable, Equatable {
+        /// Its record is being read.
+        case preparing
+        /// Waits for a slot.
+        case ready
+        case claiming
+        /// Its process is being started.
+        case starting
+        case running
+        /// SIGTERM was sent.
+        case terminating
+        /// SIGKILL was sent.
+        case killing
+        /// The process is gone; the report goes to disk, the output to the bus.
+        case reporting
+        /// The write that ends it is under way.
+        case committing
+        /// That write was refused and is to be repeated.
+        case pausing
+        /// The events are being stored.
+        case telling
+        /// Left by an earlier life: its record is being read.
+        case recovering
+    }
+
+    /// Why a process is made to end.
+    enum StopCause: Sendable, Equatable {
+        case timeout
+        case cancelled
+        case drained
+        /// The record says that the attempt is no longer ours.
+        case superseded
+    }
+
+    /// The write that ends an attempt.
+    enum Ending: Sendable, Equatable {
+        /// By the outcome and the retry policy.
+        case outcome
+        /// Not to run here at all: from scheduled.
+        case reject
+        /// Given back without blame: the job goes to another worker.
+        case lose
+    }
+
+    let id: AttemptID
+    let job: JobID
+    /// Its place in the order of arrival.
+    let number: UInt64
+    /// The message that brought it; nil for one that an earlier life left.
+    var token: MessageToken?
+    var phase: Phase
+    /// The last revision that is known.
+    var revision: RecordRevision
+    /// When the next step is due that nothing but time brings.
+    var due: Timestamp?
+    var startedAt: Timestamp?
+    var directory = ""
+    var stop: StopCause?
+    var ending = Ending.outcome
+    var report: AttemptReport?
+    /// The revision that is being written.
+    var writing: JobRecord?
+
+    /// Whether it takes one of the slots.
+    var isOccupying: Bool {
+        switch phase {
+        case .claiming, .starting, .running, .terminating, .killing: true
+        case .preparing, .ready, .reporting, .committing, .pausing, .telling, .recovering: false
+        }
+    }
+
+    /// Whether it waits for a slot.
+    var isHeld: Bool { phase == .preparing || phase == .ready }
+
+    /// Whether the pool should hear in heartbeats that this worker has it: from the claim to the end of the record's
+    /// state running.
+    var isOurs: Bool {
+        switch phase {
+        case .claiming, .starting, .running, .terminating, .killing, .reporting: true
+        case .committing, .pausing: ending != .reject
+        case .preparing, .ready, .telling, .recovering: false
+        }
+    }
+}

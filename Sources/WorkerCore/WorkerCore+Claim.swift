@@ -1,0 +1,125 @@
+import JobModel
+
+/// From a message to the right to run its job.
+extension WorkerCore {
+    mutating func receive(_ message: RunMessage, _ token: MessageToken, at now: Timestamp) {
+        guard message.record.gpu == gpu, let id = message.attempt else {
+            return refuse(
+                "it is for card \(message.record.gpu?.text ?? "none"), not for \(gpu)",
+                message.record.id,
+                token,
+                at: now
+            )
+        }
+        messageArrived()
+        if attempts[id] != nil {
+            // Delivered again while it is in hand: only the newest delivery is worth an ack.
+            attempts[id]?.token = token
+            return
+        }
+        guard !isDraining else { return actions.append(.nak(token, delay: .zero)) }
+        let revision = RecordRevision(record: message.record, sequence: message.sequence)
+        add(id, of: revision, token: token, phase: .preparing)
+        // The message only says that there may be something to do. Sequences can have been given out twice, and
+        // anybody can send a message: what counts is the record as it stands.
+        actions.append(.prepare(message))
+    }
+
+    mutating func refuse(_ reason: String, _ job: JobID?, _ token: MessageToken, at now: Timestamp) {
+        messageArrived()
+        let event = ErrorEvent(
+            job: job,
+            gpu: gpu,
+            code: .notDispatched,
+            error: reason.contains(policy.enqueueSubject)
+                ? reason : "\(reason); submit jobs on \(policy.enqueueSubject), a maestro dispatches them",
+            state: nil,
+            time: now.seconds
+        )
+        actions.append(.refuse(event, messageID: "run:\(gpu):\(token.number)", token))
+    }
+
+    mutating func prepared(
+        _ id: AttemptID,
+        _ revision: RecordRevision?,
+        _ objection: TaskObjection?,
+        at now: Timestamp
+    ) {
+        guard let phase = attempts[id]?.phase, phase == .preparing || phase == .claiming else { return }
+        guard let revision, revision.record.attempt == id else { return drop(id) }
+        attempts[id]?.revision = revision
+        let record = revision.record
+        switch (record.state, record.owner == incarnation) {
+        case (.scheduled, true):
+            guard let objection else {
+                attempts[id]?.phase = .ready
+                return
+            }
+            reject(id, objection, at: now)
+        case (.running, true):
+            // Claimed in this life, and not in hand any more: it has ended, and its record will say so.
+            drop(id)
+        case (.running, false):
+            lose(id, code: .lost, reason: "the worker that ran it was restarted", at: now)
+        default:
+            // Scheduled for an earlier life (the leader takes it back), or the record has moved on.
+            drop(id)
+        }
+    }
+
+    private mutating func reject(_ id: AttemptID, _ objection: TaskObjection, at now: Timestamp) {
+        attempts[id]?.ending = .reject
+        let outcome = AttemptOutcome(code: objection.code, reason: objection.reason)
+        setReport(of: id, outcome, ran: false, at: now)
+        commit(id, at: now)
+    }
+
+    /// Moves a waiting attempt into a slot: scheduled -> running.
+    mutating func claim(_ id: AttemptID, at now: Timestamp) {
+        attempts[id]?.phase = .claiming
+        guard let attempt = attempts[id] else { return }
+        var record = attempt.revision.record
+        do throws(IllegalTransition) {
+            try record.apply(.claim, op: OperationID(from: &ids), at: now)
+        } catch {
+            actions.append(.notice("attempt \(id) was not claimed: \(error)"))
+            return drop(id)
+        }
+        attempts[id]?.writing = record
+        actions.append(.write(id, record, expected: attempt.revision.sequence))
+    }
+
+    mutating func claimEnded(_ id: AttemptID, _ outcome: WriteOutcome, at now: Timestamp) {
+        guard let attempt = attempts[id], let record = attempt.writing else { return }
+        attempts[id]?.writing = nil
+        switch outcome {
+        case .stored(let sequence):
+            claimed(id, RecordRevision(record: record, sequence: sequence), at: now)
+        case .conflict(let revision?)
+        where revision.record.attempt == id && revision.record.owner == incarnation
+            && revision.record.state == .running:
+            // Our claim was stored, and somebody has asked to cancel the job before we heard of that.
+            claimed(id, revision, at: now)
+        case .conflict(let revision?) where revision.record.attempt == id && revision.record.state == .scheduled:
+            // It stands at another sequence (its stream was put back to an older state): look again.
+            prepared(id, revision, nil, at: now)
+        case .conflict:
+            // Taken back, or given to somebody else.
+            drop(id)
+        case .refused(let reason):
+            actions.append(.notice("the claim of job \(attempt.job) was refused: \(reason)"))
+            attempts[id] = nil
+            if let token = attempt.token { actions.append(.nak(token, delay: policy.pause)) }
+        }
+    }
+
+    private mutating func claimed(_ id: AttemptID, _ revision: RecordRevision, at now: Timestamp) {
+        attempts[id]?.revision = revision
+        if revision.record.cancelRequested || attempts[id]?.stop == .cancelled {
+            return finishUnstarted(id, .cancelled, at: now)
+        }
+        if isDraining { return finishUnstarted(id, .drained, at: now) }
+        attempts[id]?.phase = .starting
+        actions.append(.start(id, revision.record))
+    }
+}

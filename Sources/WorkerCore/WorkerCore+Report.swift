@@ -1,0 +1,168 @@
+import JobModel
+
+/// The end of an attempt: report on disk, then the record, then the events, then the ack.
+extension WorkerCore {
+    mutating func reported(_ id: AttemptID, at now: Timestamp) {
+        guard attempts[id]?.phase == .reporting else { return }
+        commit(id, at: now)
+    }
+
+    /// Writes the revision that ends the attempt.
+    mutating func commit(_ id: AttemptID, at now: Timestamp) {
+        attempts[id]?.phase = .committing
+        guard let attempt = attempts[id], let report = attempt.report else { return }
+        var record = attempt.revision.record
+        do throws(IllegalTransition) {
+            let step = transition(for: attempt, report.outcome)
+            try record.apply(step, op: OperationID(from: &ids), at: now)
+        } catch {
+            actions.append(.notice("the end of attempt \(id) is not told: \(error)"))
+            return finish(id)
+        }
+        attempts[id]?.writing = record
+        actions.append(.write(id, record, expected: attempt.revision.sequence))
+    }
+
+    private mutating func transition(for attempt: Attempt, _ outcome: AttemptOutcome) -> JobTransition {
+        switch attempt.ending {
+        case .outcome: RetryPolicy.transition(for: outcome, of: attempt.revision.record, chance: ids.unit())
+        case .reject: .reject(outcome)
+        case .lose: .lose(reason: outcome.reason)
+        }
+    }
+
+    mutating func writeEnded(_ id: AttemptID, _ op: OperationID, _ outcome: WriteOutcome, at now: Timestamp) {
+        guard let attempt = attempts[id], attempt.writing?.op == op else { return }
+        switch attempt.phase {
+        case .claiming: claimEnded(id, outcome, at: now)
+        case .committing: commitEnded(id, outcome, at: now)
+        case .preparing, .ready, .starting, .running, .terminating, .killing, .reporting, .pausing, .telling,
+            .recovering:
+            break
+        }
+    }
+
+    private mutating func commitEnded(_ id: AttemptID, _ outcome: WriteOutcome, at now: Timestamp) {
+        guard let attempt = attempts[id], let record = attempt.writing else { return }
+        attempts[id]?.writing = nil
+        switch outcome {
+        case .stored(let sequence):
+            attempts[id]?.revision = RecordRevision(record: record, sequence: sequence)
+            tell(id)
+        case .conflict(let revision?) where isStillOurs(revision.record, attempt):
+            // Only that a cancel was asked for has changed, and perhaps why.
+            attempts[id]?.revision = revision
+            if attempt.report?.outcome.code == .cancelled, !revision.record.reason.isEmpty {
+                attempts[id]?.report?.outcome.reason = revision.record.reason
+            }
+            commit(id, at: now)
+        case .conflict:
+            actions.append(
+                .notice("attempt \(id) of job \(attempt.job) was closed by somebody else; its end is dropped")
+            )
+            finish(id)
+        case .refused(let reason):
+            actions.append(.notice("the end of job \(attempt.job) could not be stored, trying again: \(reason)"))
+            attempts[id]?.phase = .pausing
+            attempts[id]?.due = now + policy.pause
+        }
+    }
+
+    private func isStillOurs(_ record: JobRecord, _ attempt: Attempt) -> Bool {
+        record.attempt == attempt.id && record.state == attempt.revision.record.state
+            && record.owner == attempt.revision.record.owner
+    }
+
+    /// The record has its end: now everybody else is told.
+    private mutating func tell(_ id: AttemptID) {
+        guard let attempt = attempts[id], let report = attempt.report else { return }
+        attempts[id]?.phase = .telling
+        actions.append(.tell(id, Self.events(of: report, state: attempt.revision.record.state)))
+    }
+
+    static func events(of report: AttemptReport, state: JobState) -> [OutgoingEvent] {
+        var events: [OutgoingEvent] = []
+        if report.outcome.succeeded {
+            events.append(.done(report.doneEvent(), messageID: "done:\(report.attempt)"))
+        } else {
+            events.append(.error(report.errorEvent(state: state), messageID: "err:\(report.attempt)"))
+        }
+        if state.isTerminal { events.append(.result(report.job, report.resultEvent(state: state))) }
+        return events
+    }
+
+    mutating func told(_ id: AttemptID) {
+        guard attempts[id]?.phase == .telling else { return }
+        finish(id)
+    }
+
+    /// Nothing is left to be done for the attempt.
+    mutating func finish(_ id: AttemptID) {
+        guard let attempt = attempts[id] else { return }
+        actions.append(.close(id, attempt.job))
+        drop(id)
+    }
+
+    /// The attempt ran under an earlier life of this worker: the job goes back to the pool without blame.
+    mutating func lose(_ id: AttemptID, code: FailureCode, reason: String, at now: Timestamp) {
+        attempts[id]?.ending = .lose
+        setReport(of: id, AttemptOutcome(code: code, reason: reason), ran: false, at: now)
+        commit(id, at: now)
+    }
+
+    // MARK: earlier lives
+
+    /// Attempts of earlier lives are closed before anything else is done.
+    mutating func recover(_ attempt: RecoveredAttempt) {
+        let placeholder = JobRecord.unread(attempt.job, op: OperationID(from: &ids))
+        add(attempt.attempt, of: RecordRevision(record: placeholder, sequence: 0), token: nil, phase: .recovering)
+        attempts[attempt.attempt]?.report = attempt.report
+        actions.append(.readRecord(attempt.job, attempt.attempt))
+    }
+
+    mutating func recovered(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
+        guard let revision, revision.record.attempt == id else { return finish(id) }
+        attempts[id]?.revision = revision
+        let report = attempts[id]?.report
+        switch (revision.record.state, report) {
+        case (.running, let report?):
+            if report.outcome.code == .drained { attempts[id]?.ending = .lose }
+            commit(id, at: now)
+        case (.running, nil):
+            lose(id, code: .lost, reason: "its worker was restarted while it ran", at: now)
+        case (let state, let report?) where wasCommitted(report, in: revision.record):
+            // Stored, and perhaps not told: telling it again is told apart by its message id.
+            attempts[id]?.phase = .telling
+            actions.append(.tell(id, Self.events(of: report, state: state)))
+        default:
+            finish(id)
+        }
+    }
+
+    /// Whether the record's last step was the end of this attempt as reported, and not its loss.
+    private func wasCommitted(_ report: AttemptReport, in record: JobRecord) -> Bool {
+        guard let outcome = record.outcome else { return false }
+        switch record.state {
+        case .done, .failed, .cancelled, .retry, .rejected:
+            return outcome.code == report.outcome.code && outcome.returnCode == report.outcome.returnCode
+        case .enqueued, .waitingGPU, .scheduled, .running: return false
+        }
+    }
+}
+
+extension JobRecord {
+    /// Stands for a record that is yet to be read.
+    fileprivate static func unread(_ job: JobID, op: OperationID) -> JobRecord {
+        let zero = Timestamp(nanoseconds: 0)
+        return JobRecord(
+            admitting: job,
+            submission: [],
+            digest: "",
+            order: 0,
+            limits: .none,
+            op: op,
+            at: zero,
+            submitted: 0
+        )
+    }
+}

@@ -1,0 +1,208 @@
+import JobModel
+
+/// While the process runs, and what its end means.
+extension WorkerCore {
+    mutating func started(_ id: AttemptID, _ directory: String, at now: Timestamp) {
+        guard let attempt = attempts[id], attempt.phase == .starting else { return }
+        attempts[id]?.phase = .running
+        attempts[id]?.startedAt = now
+        attempts[id]?.directory = directory
+        let due = now + timeout(of: attempt)
+        attempts[id]?.due = due
+        if let cause = attempt.stop {
+            end(id, because: cause, at: now)
+        } else if let until = drainDeadline, until <= now {
+            end(id, because: .drained, at: now)
+        }
+    }
+
+    mutating func startFailed(_ id: AttemptID, _ code: FailureCode, _ reason: String, at now: Timestamp) {
+        guard attempts[id]?.phase == .starting else { return }
+        let outcome = AttemptOutcome(code: code, reason: reason)
+        setReport(of: id, outcome, ran: false, at: now)
+        startReporting(id)
+    }
+
+    private func timeout(of attempt: Attempt) -> Duration {
+        let limit = attempt.revision.record.limits.timeout
+        return limit > .zero ? limit : policy.defaultTimeout
+    }
+
+    /// Makes the process end: TERM, and KILL after the grace.
+    mutating func end(_ id: AttemptID, because cause: Attempt.StopCause, at now: Timestamp) {
+        guard let attempt = attempts[id] else { return }
+        // The first cause counts: a job that outran its time was not cancelled.
+        if attempt.stop == nil { attempts[id]?.stop = cause }
+        guard attempt.phase == .running else { return }
+        attempts[id]?.phase = .terminating
+        attempts[id]?.due = now + policy.grace
+        actions.append(.terminate(id))
+    }
+
+    mutating func timeIsUp(_ id: AttemptID, at now: Timestamp) {
+        guard let attempt = attempts[id] else { return }
+        attempts[id]?.due = nil
+        switch attempt.phase {
+        case .running: end(id, because: .timeout, at: now)
+        case .terminating:
+            attempts[id]?.phase = .killing
+            actions.append(.kill(id))
+        case .pausing: commit(id, at: now)
+        case .preparing, .ready, .claiming, .starting, .killing, .reporting, .committing, .telling, .recovering: break
+        }
+    }
+
+    mutating func ended(_ id: AttemptID, _ end: ProcessEnd, at now: Timestamp) {
+        guard let attempt = attempts[id] else { return }
+        switch attempt.phase {
+        case .starting, .running, .terminating, .killing: break
+        case .preparing, .ready, .claiming, .reporting, .committing, .pausing, .telling, .recovering: return
+        }
+        attempts[id]?.due = nil
+        for remark in end.remarks { actions.append(.notice("job \(attempt.job): \(remark)")) }
+        if end.exit == .unkillable {
+            blockedSlots += 1
+            actions.append(
+                .notice(
+                    "a process of job \(attempt.job) cannot be killed: its slot stays closed until this worker is "
+                        + "started again; a process that hangs in a driver may need a reboot"
+                )
+            )
+        }
+        var outcome = Self.outcome(of: end, stopped: attempt.stop, limit: timeout(of: attempt))
+        outcome.duration = attempt.startedAt.map { now - $0 }
+        outcome.standardOutputTail = end.standardOutput.tail
+        outcome.standardErrorTail = end.standardError.tail
+        if attempt.stop == .drained { attempts[id]?.ending = .lose }
+        setReport(of: id, outcome, ran: true, at: now, end)
+        startReporting(id)
+    }
+
+    private mutating func startReporting(_ id: AttemptID) {
+        guard let report = attempts[id]?.report else { return }
+        attempts[id]?.phase = .reporting
+        actions.append(.report(report))
+    }
+
+    /// A claimed attempt that never started: cancelled, or given back, at once.
+    mutating func finishUnstarted(_ id: AttemptID, _ cause: Attempt.StopCause, at now: Timestamp) {
+        let outcome: AttemptOutcome
+        if cause == .drained {
+            attempts[id]?.ending = .lose
+            outcome = AttemptOutcome(code: .drained, reason: Self.drainedReason)
+        } else {
+            outcome = AttemptOutcome(code: .cancelled, reason: "cancelled before it was started")
+        }
+        setReport(of: id, outcome, ran: false, at: now)
+        commit(id, at: now)
+    }
+
+    // MARK: outcomes
+
+    static let drainedReason = "its worker was told to stop, and gave the job back"
+
+    private static func outcome(
+        of end: ProcessEnd,
+        stopped: Attempt.StopCause?,
+        limit: Duration
+    ) -> AttemptOutcome {
+        let (code, returnCode, reason) = plainOutcome(of: end.exit)
+        switch stopped {
+        case .timeout:
+            return AttemptOutcome(
+                code: .timeout,
+                reason: "ran longer than its timeout of \(seconds(limit)) s and was killed",
+                returnCode: returnCode
+            )
+        case .cancelled: return AttemptOutcome(code: .cancelled, reason: "cancelled", returnCode: returnCode)
+        case .drained: return AttemptOutcome(code: .drained, reason: drainedReason, returnCode: returnCode)
+        case .superseded, nil: return AttemptOutcome(code: code, reason: reason, returnCode: returnCode)
+        }
+    }
+
+    private static func plainOutcome(of exit: ProcessEnd.Exit) -> (FailureCode?, returnCode: Int?, reason: String) {
+        switch exit {
+        case .code(0): (nil, 0, "")
+        case .code(let status): (.exit, status, "ended with exit status \(status)")
+        case .signal(let number): (.signal, -number, "was killed by signal \(number)")
+        case .unkillable: (.workerFault, nil, "its process cannot be killed")
+        }
+    }
+
+    /// A duration for a person: 1 rather than 1.0.
+    private static func seconds(_ duration: Duration) -> String {
+        Int(exactly: duration.inSeconds).map(String.init) ?? "\(duration.inSeconds)"
+    }
+
+    /// Puts down what the attempt has come to.
+    mutating func setReport(
+        of id: AttemptID,
+        _ outcome: AttemptOutcome,
+        ran: Bool,
+        at now: Timestamp,
+        _ end: ProcessEnd? = nil
+    ) {
+        guard let attempt = attempts[id] else { return }
+        let report = AttemptReport(
+            job: attempt.job,
+            gpu: gpu,
+            attempt: id,
+            tries: attempt.revision.record.tries,
+            ran: ran,
+            outcome: outcome,
+            standardOutput: end?.standardOutput ?? .empty,
+            standardError: end?.standardError ?? .empty,
+            workingDirectory: attempt.directory,
+            type: commandType(of: attempt.revision.record),
+            time: now.seconds,
+            userTime: end?.userTime,
+            systemTime: end?.systemTime,
+            peakMemoryBytes: end?.peakMemoryBytes
+        )
+        attempts[id]?.report = report
+    }
+
+    private func commandType(of record: JobRecord) -> String {
+        do throws(TaskRefusal) {
+            return try record.task().command.type
+        } catch {
+            return ""  // the task cannot be read, and that is what the report is about
+        }
+    }
+
+    // MARK: requests and losses
+
+    mutating func cancelAsked(_ job: JobID, _ id: AttemptID, _ token: RequestToken, at now: Timestamp) {
+        guard let attempt = attempts[id], attempt.job == job, attempt.isOurs else {
+            return actions.append(
+                .reply(token, ok: false, error: "this worker does not run attempt \(id) of job \(job)")
+            )
+        }
+        actions.append(.reply(token, ok: true, error: ""))
+        end(id, because: .cancelled, at: now)
+    }
+
+    /// After a time without the bus the pool may have given the attempts away.
+    mutating func checkRunning() {
+        for attempt in attempts.values.filter({ $0.phase == .running }).sorted(by: { $0.number < $1.number }) {
+            actions.append(.readRecord(attempt.job, attempt.id))
+        }
+    }
+
+    mutating func recordRead(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
+        guard let attempt = attempts[id] else { return }
+        switch attempt.phase {
+        case .recovering: recovered(id, revision, at: now)
+        case .running:
+            guard let revision, revision.record.attempt == id, revision.record.state == .running else {
+                actions.append(.notice("job \(attempt.job) was given away while this worker was not heard; killing it"))
+                return end(id, because: .superseded, at: now)
+            }
+            attempts[id]?.revision = revision
+            if revision.record.cancelRequested { end(id, because: .cancelled, at: now) }
+        case .preparing, .ready, .claiming, .starting, .terminating, .killing, .reporting, .committing, .pausing,
+            .telling:
+            break
+        }
+    }
+}
