@@ -54,7 +54,7 @@ extension SchedulerCore {
     /// A revision that the stream delivered, in its order.
     mutating func observe(_ revision: RecordRevision, at now: Timestamp) {
         results.observed = max(results.observed, revision.sequence)
-        if results.endedAhead.remove(revision.sequence) != nil { return }
+        if results.endedAhead.remove(revision.sequence) != nil { return planStorePlace(at: now) }
         learn(revision, at: now)
     }
 

@@ -56,7 +56,7 @@ extension SchedulerCore {
         actions.append(.publishResult(awaited.event, checkFirst: true))
     }
 
-    private mutating func planStorePlace(at now: Timestamp) {
+    mutating func planStorePlace(at now: Timestamp) {
         guard !results.isStorePlanned else { return }
         results.isStorePlanned = true
         deadlines.insert(.storePlace, at: now + .seconds(1))

@@ -100,7 +100,7 @@ import WireJSON
         bench.cancel("a")
         bench.answer()
         #expect(bench.state("a") == .cancelled)
-        #expect(bench.record("a")?.outcome?.returnCode == 1)
+        #expect(bench.record("a")?.outcome?.code == .cancelled)
         bench.pass(.seconds(20), beating: [1])
         #expect(bench.state("a") == .cancelled)
     }

@@ -124,6 +124,7 @@ import WireJSON
         let result = bench.store.write(write.record, expected: write.expected, at: bench.now)
         bench.send(.writeEnded("a", write.record.op, result))
         bench.send(.resultSettled("a"))
+        bench.pass(.seconds(5))
         bench.send(.recordChanged(try #require(bench.store["a"])))
         bench.pass(.seconds(60))
         #expect(bench.results.count == 1)

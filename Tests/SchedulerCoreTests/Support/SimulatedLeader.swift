@@ -285,7 +285,8 @@ final class SimulatedLeader {
         if !core.jobs.isEmpty { violate("still has \(core.jobs.keys.sorted())") }
         if !core.admissions.isEmpty { violate("still admits \(core.admissions.keys.sorted())") }
         if held != 0 || core.unsettled != 0 { violate("still holds \(held) submissions, or \(core.unsettled)") }
-        if !core.results.awaited.isEmpty || !core.results.endedAhead.isEmpty { violate("still waits for results") }
+        let awaited = core.results.awaited.keys.sorted()
+        if !awaited.isEmpty { violate("still waits for the results of \(awaited)") }
         if !core.cancelReads.isEmpty { violate("still reads for a cancel") }
     }
 
