@@ -9,7 +9,8 @@ let strictUnsafe: [SwiftSetting] = strict + [.strictMemorySafety()]
 let package = Package(
     name: "Maestro",
     products: [
-        .executable(name: "maestro", targets: ["Maestro"])
+        .executable(name: "gpu-worker", targets: ["GPUWorker"]),
+        .executable(name: "maestro", targets: ["Maestro"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -31,6 +32,8 @@ let package = Package(
             dependencies: ["JobModel", "WireJSON", .product(name: "HeapModule", package: "swift-collections")],
             swiftSettings: strict
         ),
+        .target(name: "WorkerCore", dependencies: ["JobModel"], swiftSettings: strict),
+
         .target(name: "WorkerCore", dependencies: ["JobModel"], swiftSettings: strict),
 
         // The bus
@@ -62,6 +65,17 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict
+        ),
+
+        .executableTarget(
+            name: "GPUWorker",
+            dependencies: [
+                "CProcess", "JobModel", "JobTransport", "NATSClient", "ServiceSupport", "TaskRunner", "WireJSON",
+                "WorkerCore",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strictUnsafe
         ),
 
         // Tests

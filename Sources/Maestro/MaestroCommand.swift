@@ -20,7 +20,7 @@ struct MaestroCommand: AsyncParsableCommand {
 
             \(MaestroSettings.schema.helpText())
             """,
-        version: MaestroVersion.text
+        version: ProgramVersion.text
     )
 
     @Option(help: "The configuration file to read.")

@@ -80,7 +80,7 @@ struct MaestroService: Sendable {
         }
         let body: JSON = [
             "incarnation": .string(context.incarnation.text), "host": .string(HostInfo.name),
-            "pid": .int(HostInfo.processID), "version": .string(MaestroVersion.text),
+            "pid": .int(HostInfo.processID), "version": .string(ProgramVersion.text),
             "ts": .double(context.clock.now().seconds),
         ]
         context.tell(body.encoded(), on: context.names.maestroEvent("up"))

@@ -72,7 +72,7 @@ final class RequestDesk: Sendable {
         object["incarnation"] = .string(context.incarnation.text)
         object["host"] = .string(HostInfo.name)
         object["pid"] = .int(HostInfo.processID)
-        object["version"] = .string(MaestroVersion.text)
+        object["version"] = .string(ProgramVersion.text)
         answer(subject, .object(object))
     }
 

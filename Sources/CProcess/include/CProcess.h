@@ -117,4 +117,8 @@ void cprocess_wake_signal(int fd);
 /// Makes it unreadable again.
 void cprocess_wake_clear(int fd);
 
+/// Restricts this process, its later threads and its children to the processors whose bits are set (bit 0 of byte 0
+/// is processor 0). Returns 0, or -1 with errno set when none of them is to be had.
+int cprocess_restrict_to_processors(const unsigned char *mask, size_t size);
+
 #endif

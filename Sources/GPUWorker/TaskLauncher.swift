@@ -1,0 +1,313 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import ServiceSupport
+import Synchronization
+import TaskRunner
+import WireJSON
+import WorkerCore
+
+/// Starts and ends the processes of attempts, and keeps what belongs to them on disk.
+final class TaskLauncher: Sendable {
+    /// What belongs to an attempt from its start to its close.
+    private struct Live {
+        let job: JobID
+        let streamer: LogStreamer
+        let sending: Task<Void, Never>
+        var task: RunningTask?
+        /// The mailbox was told of the start; the end is held back until then.
+        var isStarted = false
+        var end: ProcessEnd?
+    }
+
+    private struct State {
+        var live: [AttemptID: Live] = [:]
+        /// Attempts with an entry in the journal that is not closed.
+        var journaled: Set<AttemptID> = []
+    }
+
+    private let context: WorkerContext
+    private let mailbox: Mailbox<WorkerEvent>
+    private let runner: TaskRunner
+    private let journal: AttemptJournal
+    private let directories: TaskDirectories
+    private let work = BlockingWork(label: "gpu-worker.files")
+    private let state = Mutex(State())
+
+    init(
+        context: WorkerContext,
+        mailbox: Mailbox<WorkerEvent>,
+        runner: TaskRunner,
+        journal: AttemptJournal,
+        directories: TaskDirectories
+    ) {
+        self.context = context
+        self.mailbox = mailbox
+        self.runner = runner
+        self.journal = journal
+        self.directories = directories
+    }
+
+    // MARK: before
+
+    /// Why this worker will not run a task at all; nil if it may.
+    func objection(to record: JobRecord) async -> TaskObjection? {
+        let path: String
+        do throws(TaskRefusal) {
+            guard let directory = try record.task().workingDirectory else { return nil }
+            path = directory
+        } catch {
+            return TaskObjection(code: .badTask, reason: error.reason)
+        }
+        let allowed = context.settings.settings[WorkerSettings.Keys.allowedDirectories]
+        return await work.run { [directories] in
+            do throws(TaskRunnerError) {
+                _ = try directories.resolve(path, allowed: allowed)
+                return nil
+            } catch {
+                guard error.code == .outsideCache else { return nil }
+                let reason = "cwd \(error); it must lie in the card's cache \(directories.cachePath) or under ALLOW_CWD"
+                return TaskObjection(code: .forbidden, reason: reason)
+            }
+        }
+    }
+
+    // MARK: running
+
+    private struct LaunchFailure: Error {
+        let code: FailureCode
+        let reason: String
+    }
+
+    /// Journals the attempt and starts its process; tells the mailbox what came of it.
+    func start(_ attempt: AttemptID, _ record: JobRecord) async {
+        let streamer = LogStreamer(
+            context.jetStream,
+            names: context.names,
+            job: record.id,
+            attempt: attempt,
+            limit: context.settings.settings[WorkerSettings.Keys.logStreamSize] << 10,
+            now: { [clock = context.clock] in clock.now() },
+            logger: context.logger
+        )
+        let sending = Task { await streamer.run() }
+        state.withLock { state in
+            state.live[attempt] = Live(job: record.id, streamer: streamer, sending: sending)
+            state.journaled.insert(attempt)
+        }
+        await work.run { [self] in
+            do throws(LaunchFailure) {
+                let directory = try launch(attempt, record, streamer)
+                mailbox.sendOutcome(.started(attempt, directory: directory))
+                noteStarted(attempt)
+            } catch {
+                streamer.end()
+                mailbox.sendOutcome(.startFailed(attempt, error.code, reason: error.reason))
+            }
+        }
+    }
+
+    private func launch(
+        _ attempt: AttemptID,
+        _ record: JobRecord,
+        _ streamer: LogStreamer
+    ) throws(LaunchFailure) -> String {
+        do {
+            let task = try record.task()
+            let own = try directories.open(task: record.id.text)
+            let settings = context.settings.settings
+            let allowed = settings[WorkerSettings.Keys.allowedDirectories]
+            let directory = try task.workingDirectory.map { try directories.resolve($0, allowed: allowed) } ?? own
+            let spec = TaskSpec(
+                arguments: task.command.processArguments,
+                environment: JobEnvironment(context).variables(task, record, attempt, directory: own.path),
+                directory: directory,
+                attemptID: attempt.text,
+                logs: try journal.begin(attemptID: attempt.text, document: Self.document(attempt, record)),
+                captureLimit: AttemptReport.Output.limit,
+                fileLimit: settings[WorkerSettings.Keys.logFileSize] << 20
+            )
+            let running = try runner.start(
+                spec,
+                onOutput: { stream, bytes, _ in streamer.append(stream.ofChunks, bytes) },
+                onEnd: { [weak self] end in self?.noteEnd(attempt, end) }
+            )
+            noteProcess(attempt, running)
+            return directory.path
+        } catch let error as TaskRefusal {
+            throw LaunchFailure(code: .badTask, reason: error.reason)
+        } catch let error as TaskRunnerError {
+            throw LaunchFailure(code: error.failureCode, reason: error.description)
+        } catch {
+            throw LaunchFailure(code: .workerFault, reason: "\(error)")
+        }
+    }
+
+    /// The process runs: what goes wrong from here on is no reason to call the start failed.
+    private func noteProcess(_ attempt: AttemptID, _ running: RunningTask) {
+        state.withLock { $0.live[attempt]?.task = running }
+        do throws(TaskRunnerError) {
+            try journal.started(running.process, attemptID: attempt.text)
+        } catch {
+            // A next life finds the process by the marker in its environment.
+            context.notice("attempt \(attempt): its process could not be written down: \(error)")
+        }
+    }
+
+    private func noteStarted(_ attempt: AttemptID) {
+        let end = state.withLock { state in
+            state.live[attempt]?.isStarted = true
+            return state.live[attempt]?.end
+        }
+        if let end { mailbox.sendOutcome(.ended(attempt, end)) }
+    }
+
+    private func noteEnd(_ attempt: AttemptID, _ end: TaskEnd) {
+        let processEnd = ProcessEnd(end)
+        let (streamer, isStarted) = state.withLock { state in
+            state.live[attempt]?.end = processEnd
+            state.live[attempt]?.task = nil
+            return (state.live[attempt]?.streamer, state.live[attempt]?.isStarted ?? false)
+        }
+        streamer?.end()
+        if isStarted { mailbox.sendOutcome(.ended(attempt, processEnd)) }
+    }
+
+    func terminate(_ attempt: AttemptID) { state.withLock { $0.live[attempt]?.task }?.terminate() }
+    func kill(_ attempt: AttemptID) { state.withLock { $0.live[attempt]?.task }?.kill() }
+
+    private static func document(_ attempt: AttemptID, _ record: JobRecord) -> [UInt8] {
+        JSON.object([
+            "task_id": .string(record.id.text), "attempt_id": .string(attempt.text), "tries": .int(record.tries),
+        ]).encoded()
+    }
+
+    // MARK: after
+
+    /// Brings the report to the disk and waits until the output has been sent. A report that cannot be written is
+    /// told; the attempt is reported all the same, as long as this life lasts.
+    func report(_ report: AttemptReport) async {
+        await state.withLock { $0.live[report.attempt]?.sending }?.value
+        if state.withLock({ $0.journaled.contains(report.attempt) }) {
+            let problem = await work.run { [journal] () -> TaskRunnerError? in
+                do throws(TaskRunnerError) {
+                    try journal.report(report.journalDocument(), attemptID: report.attempt.text)
+                    return nil
+                } catch {
+                    return error
+                }
+            }
+            if let problem { context.notice("the report of job \(report.job) is not on the disk: \(problem)") }
+        }
+        mailbox.sendOutcome(.reported(report.attempt))
+    }
+
+    /// The attempt needs nothing more: its journal entry and its directory may go when there are too many.
+    func close(_ attempt: AttemptID) async {
+        let (live, isJournaled) = state.withLock { state in
+            (state.live.removeValue(forKey: attempt), state.journaled.remove(attempt) != nil)
+        }
+        let now = context.clock.now().seconds
+        let problems = await work.run { [journal, directories] () -> [TaskRunnerError] in
+            var problems: [TaskRunnerError] = []
+            do throws(TaskRunnerError) {
+                if isJournaled { try journal.close(attemptID: attempt.text, at: now) }
+            } catch {
+                problems.append(error)
+            }
+            if let live { directories.release(task: live.job.text, at: now) }
+            return problems + journal.prune(at: now) + directories.prune(at: now)
+        }
+        for problem in problems { context.notice("\(problem)") }
+    }
+
+    // MARK: earlier lives
+
+    /// The attempts that earlier lives have left open, after every process of them is gone. Blocks.
+    func recover() throws(TaskRunnerError) -> [RecoveredAttempt] {
+        let entries = try journal.recover()
+        let killed = try EarlierLife.end(
+            workerMarker: context.settings.marker,
+            journaled: entries.compactMap(\.process),
+            within: .seconds(20)
+        )
+        for process in killed { context.notice("killed \(process), which an earlier life of this worker had left") }
+        return entries.compactMap(recovered)
+    }
+
+    private func recovered(_ entry: AttemptJournal.Entry) -> RecoveredAttempt? {
+        for damage in entry.damage { context.notice("attempt \(entry.attemptID): \(damage)") }
+        guard let attempt = AttemptID(entry.attemptID),
+            let job = entry.attempt?["task_id"]?.stringValue.flatMap({ JobID($0) })
+        else {
+            // Nobody can tell whose it was: its record, if there is one, is closed when its run message comes again.
+            context.notice(
+                "attempt \(entry.attemptID) of an earlier life names no job and is left to be closed by maestro"
+            )
+            return nil
+        }
+        state.withLock { _ = $0.journaled.insert(attempt) }
+        guard let json = entry.report else { return RecoveredAttempt(job: job, attempt: attempt, report: nil) }
+        do throws(MalformedMessage) {
+            return RecoveredAttempt(job: job, attempt: attempt, report: try AttemptReport(journal: json))
+        } catch {
+            context.notice("attempt \(attempt): its report cannot be used: \(error)")
+            return RecoveredAttempt(job: job, attempt: attempt, report: nil)
+        }
+    }
+}
+
+extension JobTask.Command {
+    /// What is executed.
+    fileprivate var processArguments: [String] {
+        switch self {
+        case .shell(let line): ["/bin/sh", "-c", line]
+        case .arguments(let arguments): arguments
+        }
+    }
+}
+
+extension TaskStream {
+    fileprivate var ofChunks: LogChunk.Stream {
+        switch self {
+        case .stdout: .standardOutput
+        case .stderr: .standardError
+        }
+    }
+}
+
+extension TaskRunnerError {
+    /// Whose fault it is that an attempt did not start.
+    fileprivate var failureCode: FailureCode {
+        switch code {
+        case .invalidTask, .programNotFound, .programNotExecutable, .workingDirectory, .outsideCache: .spawn
+        case .resources, .unkillable, .locked, .file, .system: .workerFault
+        }
+    }
+}
+
+extension ProcessEnd {
+    fileprivate init(_ end: TaskEnd) {
+        var remarks = end.survivors.map { "\($0) outlived SIGKILL" }
+        if end.outputHeldOpen { remarks.append("its output was held open after its end; what came later is lost") }
+        for (name, capture) in [("stdout", end.stdout), ("stderr", end.stderr)] {
+            if let failure = capture.logFailure { remarks.append("its \(name) is not whole on disk: \(failure)") }
+        }
+        let exit: ProcessEnd.Exit =
+            switch end.exit {
+            case .code(let code): .code(Int(code))
+            case .signal(let signal): .signal(Int(signal))
+            case .unkillable: .unkillable
+            }
+        self.init(
+            exit: exit,
+            standardOutput: AttemptReport.Output(bytes: end.stdout.tail, totalBytes: end.stdout.total),
+            standardError: AttemptReport.Output(bytes: end.stderr.tail, totalBytes: end.stderr.total),
+            userTime: end.usage.user,
+            systemTime: end.usage.system,
+            peakMemoryBytes: UInt64(max(0, end.usage.maxResidentKiB)) << 10,
+            remarks: remarks
+        )
+    }
+}

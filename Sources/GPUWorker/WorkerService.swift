@@ -1,0 +1,228 @@
+import JobModel
+import JobTransport
+import Logging
+import NATSClient
+import ServiceSupport
+import TaskRunner
+import WireJSON
+import WorkerCore
+
+/// A running gpu-worker, from start to stop.
+struct WorkerService: Sendable {
+    let settings: WorkerSettings
+    let logger: Logger
+
+    private typealias Keys = WorkerSettings.Keys
+
+    func run() async throws(FatalError) {
+        let signals = try TerminationSignals.stream()
+        if let list = settings.settings[Keys.cpuSet] { try Affinity.restrict(to: list) }
+        let lock = try takeLock()
+        let launcher: TaskLauncher
+        let reactor: Reactor
+        let runner: TaskRunner
+        let mailbox = Mailbox<WorkerEvent>()
+        let context = try makeContext()
+        do throws(TaskRunnerError) {
+            let journal = try AttemptJournal(root: settings.logDirectory, limits: limits(share: 1))
+            let directories = try TaskDirectories(cachePath: settings.cacheDirectory, limits: limits(share: 4))
+            reactor = try Reactor()
+            runner = try TaskRunner(reactor: reactor, workerMarker: settings.marker)
+            launcher = TaskLauncher(
+                context: context,
+                mailbox: mailbox,
+                runner: runner,
+                journal: journal,
+                directories: directories
+            )
+        } catch {
+            throw FatalError(error, settings)
+        }
+        let pulse = WorkerPulse(context: context, runner: runner)
+        let preparing = Task { try await prepare(context, launcher) }
+        let stopping = Task {
+            for await signal in signals {
+                logger.notice("stopping", metadata: ["signal": "\(TerminationSignals.name(of: signal))"])
+                pulse.stopping()
+                preparing.cancel()
+                mailbox.sendOutcome(.stopAsked)
+            }
+        }
+        defer { stopping.cancel() }
+        let registration: Registration
+        switch await preparing.result {
+        case .success(let value): registration = value
+        case .failure(let error as FatalError): throw error
+        case .failure(let error):
+            logger.info("ended before it was ready", metadata: ["reason": "\(error)"])
+            return await context.connection.close()
+        }
+        try await serve(context, mailbox, launcher, pulse, registration)
+        await context.connection.close()
+        reactor.stop()
+        _ = consume lock
+    }
+
+    /// There is one worker for a card: the second one is told who the first is.
+    private func takeLock() throws(FatalError) -> WorkerLock {
+        do throws(TaskRunnerError) {
+            // Also makes the directory that the lock stands in.
+            _ = try AttemptJournal(root: settings.logDirectory, limits: limits(share: 1))
+            return try WorkerLock(path: "\(settings.logDirectory)/worker.lock")
+        } catch {
+            throw FatalError(error, settings)
+        }
+    }
+
+    private struct Registration: Sendable {
+        let registrar: Registrar
+        let sequence: UInt64
+        let recovered: [RecoveredAttempt]
+    }
+
+    private func limits(share: UInt64) -> PruneLimits {
+        PruneLimits(
+            age: .seconds(settings.settings[Keys.keepAge] * 3600),
+            count: settings.settings[Keys.keepCount],
+            bytes: UInt64(settings.settings[Keys.keepSize]) << 20 / share
+        )
+    }
+
+    private func makeContext() throws(FatalError) -> WorkerContext {
+        var ids = IdentifierSource()
+        let connection: NATSConnection
+        do throws(NATSError) {
+            connection = try NATSConnection(
+                options: settings.settings.connectionOptions(name: "gpu-worker@\(settings.gpu)")
+            )
+            try connection.start()
+        } catch {
+            throw FatalError(.configuration, "the connection to the NATS server cannot be set up: \(error)")
+        }
+        let bootID: String
+        do throws(FileContents.Failure) {
+            bootID = try HostInfo.bootID()
+        } catch {
+            throw FatalError(.internalDefect, "the boot of this machine cannot be told: \(error)")
+        }
+        let jetStream = JetStream(connection)
+        return WorkerContext(
+            settings: settings,
+            connection: connection,
+            jetStream: jetStream,
+            records: RecordStore(jetStream, names: settings.names),
+            clock: MonotonicClock(),
+            incarnation: Incarnation(from: &ids),
+            bootID: bootID,
+            probe: CPUProbe(),
+            logger: logger
+        )
+    }
+
+    /// Ends what earlier lives left, reaches the server, and takes the card.
+    /// - Throws: ``FatalError``, or `CancellationError` when told to stop.
+    private func prepare(_ context: WorkerContext, _ launcher: TaskLauncher) async throws -> Registration {
+        let work = BlockingWork(label: "gpu-worker.recovery")
+        let recovery = await work.run { () -> Result<[RecoveredAttempt], TaskRunnerError> in
+            do throws(TaskRunnerError) {
+                return .success(try launcher.recover())
+            } catch {
+                return .failure(error)
+            }
+        }
+        let recovered: [RecoveredAttempt]
+        switch recovery {
+        case .success(let attempts): recovered = attempts
+        case .failure(let error): throw FatalError(error, settings)
+        }
+        try await reachServer(context)
+        let registrar = Registrar(
+            control: ControlStore(context.jetStream, names: settings.names),
+            connection: context.connection,
+            names: settings.names,
+            gpu: settings.gpu,
+            incarnation: context.incarnation,
+            host: HostInfo.name,
+            bootID: context.bootID,
+            patience: settings.settings.duration(Keys.heartbeatTTL),
+            logger: logger
+        )
+        let sequence = try await registrar.register()
+        return Registration(registrar: registrar, sequence: sequence, recovered: recovered)
+    }
+
+    private func reachServer(_ context: WorkerContext) async throws {
+        let urls = settings.settings[CommonKeys.natsURL].map(\.description).joined(separator: ",")
+        while true {
+            try Task.checkCancellation()
+            do throws(NATSError) {
+                return try await context.connection.waitUntilConnected(deadline: .seconds(10))
+            } catch {
+                logger.warning(
+                    "the NATS server does not answer yet; is it running, and is NATS_URL right?",
+                    metadata: ["NATS_URL": "\(urls)", "error": "\(error)"]
+                )
+            }
+        }
+    }
+
+    private func serve(
+        _ context: WorkerContext,
+        _ mailbox: Mailbox<WorkerEvent>,
+        _ launcher: TaskLauncher,
+        _ pulse: WorkerPulse,
+        _ registration: Registration
+    ) async throws(FatalError) {
+        let requests = CancelDesk(context: context, mailbox: mailbox, pulse: pulse)
+        let inbox: RunInbox
+        do throws(NATSError) {
+            inbox = try RunInbox(context: context, mailbox: mailbox)
+            try requests.start()
+        } catch {
+            throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
+        }
+        let policy = WorkerPolicy(
+            slots: settings.settings[Keys.slots],
+            ackWait: RunInbox.ackWait,
+            grace: settings.settings.duration(Keys.killGrace),
+            drain: settings.settings.duration(Keys.drain),
+            defaultTimeout: settings.settings.duration(Keys.timeout),
+            enqueueSubject: settings.names.enqueueSubject
+        )
+        let core = WorkerCore(
+            gpu: settings.gpu,
+            incarnation: context.incarnation,
+            policy: policy,
+            ids: IdentifierSource()
+        )
+        let shell = WorkerShell(
+            context: context,
+            mailbox: mailbox,
+            inbox: inbox,
+            launcher: launcher,
+            pulse: pulse,
+            requests: requests
+        )
+        await shell.run(core, recovered: registration.recovered)
+        requests.stop()
+        inbox.close()
+        context.tell("down", ["reason": "told to stop"])
+        await registration.registrar.release(at: registration.sequence)
+    }
+}
+
+extension FatalError {
+    /// Why a worker cannot begin on this machine.
+    fileprivate init(_ error: TaskRunnerError, _ settings: WorkerSettings) {
+        switch error.code {
+        case .locked: self.init(.cardTaken, "card \(settings.gpu): \(error)")
+        case .file, .workingDirectory, .outsideCache:
+            self.init(
+                .configuration,
+                "\(error); MERGE_ROOT and LOG_ROOT must be directories that this worker may write"
+            )
+        case .unkillable, .resources, .system, .invalidTask, .programNotFound, .programNotExecutable:
+            self.init(.internalDefect, error.description)
+        }
+    }
+}
