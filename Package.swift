@@ -34,7 +34,6 @@ let package = Package(
         ),
         .target(name: "WorkerCore", dependencies: ["JobModel"], swiftSettings: strict),
 
-        .target(name: "WorkerCore", dependencies: ["JobModel"], swiftSettings: strict),
 
         // The bus
         .systemLibrary(name: "CNATS", pkgConfig: "libnats", providers: [.apt(["libnats-dev"])]),
