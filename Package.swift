@@ -11,6 +11,7 @@ let package = Package(
     products: [
         .executable(name: "gpu-worker", targets: ["GPUWorker"]),
         .executable(name: "maestro", targets: ["Maestro"]),
+        .executable(name: "maestroctl", targets: ["MaestroCtl"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -65,6 +66,14 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .executableTarget(
+            name: "MaestroCtl",
+            dependencies: [
+                "CService", "JobModel", "JobTransport", "NATSClient", "ServiceSupport", "WireJSON",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strictUnsafe
+        ),
 
         .executableTarget(
             name: "GPUWorker",
@@ -85,6 +94,14 @@ let package = Package(
         .testTarget(
             name: "ServiceSupportTests",
             dependencies: ["ServiceSupport", "JobModel", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "MaestroCtlTests",
+            dependencies: [
+                "MaestroCtl", "JobModel", "JobTransport", "NATSClient", "ServiceSupport", "WireJSON",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: strict
         ),
         .testTarget(name: "NATSClientTests", dependencies: ["NATSClient", "WireJSON"], swiftSettings: strict),

@@ -1,3 +1,4 @@
+import CService
 import Glibc
 
 /// Where this process runs.
@@ -22,5 +23,18 @@ package enum HostInfo {
     /// The value of an environment variable; nil when it is not set or not UTF-8.
     package static func environmentVariable(_ name: String) -> String? {
         unsafe getenv(name).flatMap { unsafe String(validatingCString: $0) }
+    }
+
+    /// All environment variables that are UTF-8.
+    package static var environment: [String: String] {
+        var variables: [String: String] = [:]
+        var entry = unsafe service_environment()
+        while let pointer = unsafe entry?.pointee {
+            if let text = unsafe String(validatingCString: pointer), let separator = text.firstIndex(of: "=") {
+                variables[String(text[..<separator])] = String(text[text.index(after: separator)...])
+            }
+            unsafe entry = entry?.successor()
+        }
+        return variables
     }
 }

@@ -1,0 +1,146 @@
+import JobModel
+import NATSClient
+import WireJSON
+
+/// Why a request to the leading maestro did not work.
+package enum MaestroAPIError: Error, Equatable, CustomStringConvertible {
+    /// Nobody answers on the subject: no maestro runs, or none leads.
+    case noMaestro
+    /// The leader says no.
+    case refused(code: String, reason: String)
+    /// No answer before the deadline, or none that can be read; what was asked for may have been done.
+    case unanswered(String)
+
+    package var description: String {
+        switch self {
+        case .noMaestro: "no maestro leads this pool; start one, or see `maestroctl status`"
+        case .refused(_, let reason): reason
+        case .unanswered(let reason): "the leading maestro did not answer: \(reason)"
+        }
+    }
+}
+
+/// Requests to the leading maestro on `maestro.api.*`.
+package struct MaestroAPI: Sendable {
+    private let connection: NATSConnection
+    private let names: PoolNames
+    /// How long one request may wait for its answer.
+    package var deadline: Duration
+
+    package init(_ connection: NATSConnection, names: PoolNames, deadline: Duration = .seconds(5)) {
+        self.connection = connection
+        self.names = names
+        self.deadline = deadline
+    }
+
+    /// Who leads, and how much there is to do.
+    package struct Status: Sendable {
+        package let incarnation: String
+        package let host: String
+        package let processID: Int
+        package let version: String
+        /// Jobs that wait.
+        package let waiting: Int
+        /// Jobs that are scheduled or running.
+        package let inFlight: Int
+        package let gpusAlive: Int
+        package let isQueueFull: Bool
+        /// The whole answer.
+        package let json: JSON
+    }
+
+    package func status() async throws(MaestroAPIError) -> Status {
+        let json = try await request("status", JSONObject())
+        return Status(
+            incarnation: json["incarnation"]?.stringValue ?? "",
+            host: json["host"]?.stringValue ?? "",
+            processID: json.number("pid"),
+            version: json["version"]?.stringValue ?? "",
+            waiting: json.number("qsize"),
+            inFlight: json.number("inflight"),
+            gpusAlive: json.number("gpus_alive"),
+            isQueueFull: json["queue_full"]?.boolValue ?? false,
+            json: json
+        )
+    }
+
+    /// A card as the leader sees it.
+    package struct Card: Sendable {
+        package let gpu: GPUID
+        /// "up", "gone", or a word that says why it gets no job.
+        package let state: String
+        /// Why it gets no job, for a person; empty when it may.
+        package let reason: String
+        package let slots: Int
+        package let running: [String]
+        package let busyPercent: Double?
+        package let temperature: Double?
+        /// Seconds since the last heartbeat.
+        package let heartbeatAge: Double?
+        /// The whole row.
+        package let json: JSON
+    }
+
+    package func cards() async throws(MaestroAPIError) -> [Card] {
+        let json = try await request("gpus", JSONObject())
+        return (json["gpus"]?.arrayValue ?? []).compactMap { row in
+            guard let gpu = row["gpu_id"].flatMap({ GPUID($0) }) else { return nil }
+            return Card(
+                gpu: gpu,
+                state: row["state"]?.stringValue ?? "",
+                reason: row["reason"]?.stringValue ?? "",
+                slots: row.number("slots"),
+                running: (row["running"]?.arrayValue ?? []).compactMap(\.stringValue),
+                busyPercent: row["busy_percent"]?.doubleValue,
+                temperature: row["temp_c"]?.doubleValue,
+                heartbeatAge: row["heartbeat_age"]?.doubleValue,
+                json: row
+            )
+        }
+    }
+
+    /// Cancels a job.
+    /// - Returns: `cancelled`, or `running` while its worker kills it; another terminal state when it had ended before.
+    package func cancel(_ job: JobID, reason: String) async throws(MaestroAPIError) -> JobState {
+        let answer = try await request("cancel", ["task_id": .string(job.text), "reason": .string(reason)])
+        guard let state = answer["state"]?.stringValue.flatMap(JobState.init(rawValue:)) else {
+            throw .unanswered("its answer names no state")
+        }
+        return state
+    }
+
+    /// Why a job is where it is: `state`, `reason` and, while it waits, `cards` with what speaks against each.
+    package func why(_ job: JobID) async throws(MaestroAPIError) -> JSON {
+        try await request("why", ["task_id": .string(job.text)])
+    }
+
+    private func request(_ verb: String, _ body: JSONObject) async throws(MaestroAPIError) -> JSON {
+        let answer: NATSMessage
+        do {
+            answer = try await connection.request(
+                JSON.object(body).encoded(),
+                to: names.request(verb),
+                deadline: deadline
+            )
+        } catch {
+            throw error.code == .noResponders ? .noMaestro : .unanswered(error.description)
+        }
+        let json: JSON
+        do {
+            json = try JSON(parsing: answer.payload)
+        } catch {
+            throw .unanswered("its answer is \(error)")
+        }
+        guard json["ok"]?.boolValue == true else {
+            throw .refused(
+                code: json["code"]?.stringValue ?? "",
+                reason: json["error"]?.stringValue ?? "the leading maestro refused without a reason"
+            )
+        }
+        return json
+    }
+}
+
+extension JSON {
+    fileprivate func number(_ key: String) -> Int { self[key]?.intValue.flatMap { Int(exactly: $0) } ?? 0 }
+}

@@ -1,0 +1,201 @@
+import JobModel
+import NATSClient
+import WireJSON
+
+/// A job on its way into the pool: its id, and the bytes that every try sends.
+package struct Submission: Sendable, Equatable {
+    package let id: JobID
+    /// The task with its id, the same at every try: an id with other bytes is another job, and refused.
+    package let bytes: [UInt8]
+
+    /// Checks a task and fixes its bytes.
+    ///
+    /// A task that names itself is sent as it is, so that submitting it again, even from another process, is the same
+    /// job. Without an id it gets a generated one, and the time of its first try.
+    /// - Throws: ``TaskRefusal`` for a task that no maestro would admit; nothing has been sent then.
+    package init(
+        task bytes: [UInt8],
+        now: Timestamp,
+        from source: inout IdentifierSource
+    ) throws(TaskRefusal) {
+        let task = try JobTask(submission: bytes)
+        if let id = task.id {
+            self.id = id
+            self.bytes = bytes
+            return
+        }
+        let json: JSON
+        do {
+            json = try JSON(parsing: bytes)
+        } catch {
+            throw TaskRefusal("the submission is \(error)")
+        }
+        guard case .object(var object) = json else { throw TaskRefusal("the submission is not an object") }
+        id = JobID.generated(at: now, from: &source)
+        object["task_id"] = .string(id.text)
+        object["submitted_at"] = .double(now.seconds)
+        self.bytes = JSON.object(object).encoded()
+        // With its id it may have become too long.
+        _ = try JobTask(submission: self.bytes)
+    }
+}
+
+/// What became of a submission.
+package enum SubmissionOutcome: Sendable, Equatable {
+    /// The stream holds it: it will reach exactly one terminal state.
+    case stored(sequence: UInt64, isDuplicate: Bool)
+    /// The id belongs to a job with other content; that one is untouched, this one is not stored.
+    case conflict
+    /// Not stored, and it will not be; why, for a person.
+    case refused(String)
+    /// The deadline came before an answer: it may be stored. Submitting it again is safe.
+    case unknown(NATSError)
+}
+
+/// Submits jobs, many at a time.
+package struct Submitter: Sendable {
+    private let jetStream: JetStream
+    private let names: PoolNames
+    private let window: Int
+
+    /// - Parameter window: submissions that may wait for their ack at one time.
+    package init(_ jetStream: JetStream, names: PoolNames, window: Int = 512) {
+        self.jetStream = jetStream
+        self.names = names
+        self.window = max(1, window)
+    }
+
+    /// Submits one job and goes on until its fate is known.
+    package func submit(_ submission: Submission, until: ContinuousClock.Instant) async -> SubmissionOutcome {
+        await outcome(of: submission, await resend(submission, until: until))
+    }
+
+    /// Submits jobs in their order, a window of them at a time, and tells the fate of each as soon as it is known.
+    ///
+    /// A submission whose ack does not come is sent again, the same bytes under the same message id, until the server
+    /// has answered or the deadline has passed.
+    /// - Parameters:
+    ///   - submissions: taken one by one as the window allows, so they may come from a file of any length.
+    ///   - report: called once for each, in the order of the answers.
+    /// - Throws: what the sequence throws; everything that was taken from it before has been reported then.
+    package func submit<Submissions: Sequence<Result<Submission, Failure>>, Failure: Error>(
+        _ submissions: Submissions,
+        until: ContinuousClock.Instant,
+        report: (Submission, SubmissionOutcome) -> Void
+    ) async throws(Failure) {
+        let answers = Mailbox<Answer>()
+        let stream = names.workQueueStream
+        var source = submissions.makeIterator()
+        var failure: Failure?
+        await withDiscardingTaskGroup { group in
+            var inFlight = 0
+            var isExhausted = false
+            while true {
+                while inFlight < window, !isExhausted {
+                    switch source.next() {
+                    case .success(let submission):
+                        inFlight += 1
+                        send(submission) { answers.sendOutcome(Self.answer(submission, $0, in: stream)) }
+                    case .failure(let error):
+                        failure = error
+                        isExhausted = true
+                    case nil: isExhausted = true
+                    }
+                }
+                guard inFlight > 0 else { break }
+                for answer in await answers.receive() {
+                    switch answer {
+                    case .known(let submission, let outcome):
+                        inFlight -= 1
+                        report(submission, outcome)
+                    case .toBeChecked(let submission, let acknowledged):
+                        group.addTask {
+                            answers.sendOutcome(.known(submission, await outcome(of: submission, acknowledged)))
+                        }
+                    case .toBeSentAgain(let submission):
+                        group.addTask {
+                            answers.sendOutcome(.known(submission, await submit(submission, until: until)))
+                        }
+                    }
+                }
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    private static func messageID(_ submission: Submission) -> String { "sub:\(submission.id)" }
+
+    /// The first try, which keeps the order: later tries overtake and are overtaken.
+    private func send(_ submission: Submission, completion: @escaping @Sendable (PublishOutcome) -> Void) {
+        jetStream.publish(
+            submission.bytes,
+            to: names.enqueueSubject,
+            messageID: Self.messageID(submission),
+            completion: completion
+        )
+    }
+
+    private func resend(_ submission: Submission, until: ContinuousClock.Instant) async -> PublishOutcome {
+        await jetStream.publishUntilDefinite(
+            submission.bytes,
+            to: names.enqueueSubject,
+            messageID: Self.messageID(submission),
+            until: until
+        )
+    }
+
+    /// An answer to a first try: most need nothing more.
+    private enum Answer: Sendable {
+        case known(Submission, SubmissionOutcome)
+        case toBeChecked(Submission, PublishOutcome)
+        case toBeSentAgain(Submission)
+    }
+
+    private static func answer(_ submission: Submission, _ outcome: PublishOutcome, in stream: String) -> Answer {
+        switch outcome {
+        case .unknown: .toBeSentAgain(submission)
+        case .refused(let error): .known(submission, .refused(advice(error)))
+        case .stored(let ack) where !ack.isDuplicate && ack.stream == stream:
+            .known(submission, .stored(sequence: ack.sequence, isDuplicate: false))
+        case .stored: .toBeChecked(submission, outcome)
+        }
+    }
+
+    private func outcome(of submission: Submission, _ answer: PublishOutcome) async -> SubmissionOutcome {
+        switch answer {
+        case .unknown(let error): .unknown(error)
+        case .refused(let error): .refused(Self.advice(error))
+        case .stored(let ack) where ack.stream != names.workQueueStream:
+            .refused(
+                "the stream \(ack.stream) took it, not \(names.workQueueStream): the server holds streams of another "
+                    + "layout, or this program's STREAM_WQ is not the pool's"
+            )
+        case .stored(let ack) where ack.isDuplicate: await verdict(onDuplicate: submission, ack)
+        case .stored(let ack): .stored(sequence: ack.sequence, isDuplicate: false)
+        }
+    }
+
+    /// The server tells duplicates by their id alone: whether the content is the same too is seen in what it holds.
+    private func verdict(onDuplicate submission: Submission, _ ack: PublishAck) async -> SubmissionOutcome {
+        let same = SubmissionOutcome.stored(sequence: ack.sequence, isDuplicate: true)
+        do {
+            let stream = names.workQueueStream
+            if let first = try await jetStream.message(stream: stream, sequence: ack.sequence) {
+                return first.payload == submission.bytes ? same : .conflict
+            }
+            let record = try await RecordStore(jetStream, names: names).read(submission.id)?.record
+            // A record without a submission was made by a cancel that came first.
+            guard let record, !record.submission.isEmpty else { return same }
+            return record.submission == submission.bytes ? same : .conflict
+        } catch {
+            // The promise stands without the check: the stream holds a job of this id.
+            return same
+        }
+    }
+
+    private static func advice(_ error: JetStreamAPIError) -> String {
+        // 10077: most messages, 10023: no room, 10122 and 10047: out of storage.
+        guard [10077, 10023, 10122, 10047].contains(error.errorCode) else { return error.description }
+        return "the queue is full (\(error)); submit it again when jobs have ended"
+    }
+}

@@ -1,0 +1,111 @@
+import JobModel
+import JobTransport
+import ServiceSupport
+
+/// Submits the tasks of a file, one JSON object a line.
+struct FileSubmission {
+    let pool: PoolOptions
+    let path: String
+    let isJSON: Bool
+
+    private struct Counts {
+        var stored = 0
+        var known = 0
+        var conflicts = 0
+        var refused = 0
+        var unknown = 0
+    }
+
+    /// All tasks are checked before the first is sent, unless they come through a pipe, which cannot be read twice.
+    func run() async throws {
+        if path != "-" {
+            var source = IdentifierSource()
+            for task in Tasks(lines: try LineReader(path), source: &source) { _ = try task.get() }
+        }
+        let client = try await pool.connect()
+        var source = IdentifierSource()
+        var counts = Counts()
+        var firstProblem: String?
+        let submitter = Submitter(client.jetStream, names: client.names)
+        let tasks = Tasks(lines: try LineReader(path), source: &source)
+        var failure: FatalError?
+        do {
+            try await submitter.submit(tasks, until: .now + .seconds(60)) { submission, outcome in
+                switch outcome {
+                case .stored(let sequence, let isDuplicate):
+                    counts.stored += 1
+                    if isDuplicate { counts.known += 1 }
+                    if isJSON {
+                        Console.print(SubmitCommand.line(submission.id, sequence: sequence, isDuplicate: isDuplicate))
+                    } else {
+                        Console.print(submission.id.text)
+                    }
+                case .conflict:
+                    counts.conflicts += 1
+                    firstProblem = firstProblem ?? SubmitCommand.conflict(submission.id)
+                case .refused(let reason):
+                    counts.refused += 1
+                    firstProblem = firstProblem ?? "\(submission.id): \(reason)"
+                case .unknown(let error):
+                    counts.unknown += 1
+                    firstProblem = firstProblem ?? "\(submission.id): \(error)"
+                }
+            }
+        } catch {
+            failure = error
+        }
+        await client.close()
+        try conclude(counts, firstProblem, failure)
+    }
+
+    private func conclude(
+        _ counts: Counts,
+        _ firstProblem: String?,
+        _ failure: FatalError?
+    ) throws {
+        let known = counts.known > 0 ? ", \(counts.known) of them known from before" : ""
+        if let failure {
+            throw FatalError(
+                failure.code,
+                "\(failure.message); \(Printable.count(counts.stored, "job")) before it: submitted\(known)"
+            )
+        }
+        if counts.conflicts + counts.refused + counts.unknown > 0 {
+            throw FatalError(
+                counts.refused + counts.unknown > 0 ? .unavailable : .badTask,
+                "\(counts.stored) jobs were submitted, \(counts.conflicts + counts.refused) refused, and of "
+                    + "\(counts.unknown) it is unknown; the first of these: \(firstProblem ?? "")"
+            )
+        }
+        if !isJSON { Console.say("maestroctl: \(Printable.count(counts.stored, "job")) submitted\(known)") }
+    }
+
+    /// The lines of a file as submissions; the first bad one ends it.
+    struct Tasks: Sequence, IteratorProtocol {
+        var lines: LineReader
+        var source: IdentifierSource
+        private let clock = MonotonicClock()
+        private var hasFailed = false
+
+        init(lines: LineReader, source: inout IdentifierSource) {
+            self.lines = lines
+            self.source = IdentifierSource(seed: source.next())
+        }
+
+        mutating func next() -> Result<Submission, FatalError>? {
+            guard !hasFailed else { return nil }
+            while let line = lines.next() {
+                if line.isBlank { continue }
+                do {
+                    return .success(try Submission(task: line, now: clock.now(), from: &source))
+                } catch {
+                    hasFailed = true
+                    return .failure(
+                        FatalError(.badTask, "\(lines.name) line \(lines.line): the task is refused: \(error)")
+                    )
+                }
+            }
+            return nil
+        }
+    }
+}

@@ -1,0 +1,64 @@
+import ArgumentParser
+import JobModel
+import JobTransport
+import ServiceSupport
+import WireJSON
+
+struct WhyCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "why",
+        abstract: "Says why a job is where it is.",
+        discussion: "Example:\n  maestroctl why 01jd2v8k5m"
+    )
+
+    @OptionGroup var pool: PoolOptions
+    @Argument(help: ArgumentHelp("The job.", valueName: "ID"))
+    var id: JobID
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    func run() async throws {
+        let client = try await pool.connect()
+        let answer: JSON
+        do {
+            answer = try await client.api.why(id)
+        } catch .noMaestro {
+            return try await explainWithoutMaestro(client)
+        } catch {
+            throw PoolClient.failure(error, "why \(id)")
+        }
+        await client.close()
+        if json { return Console.print(answer) }
+        show(answer)
+    }
+
+    /// The record tells something even when nobody leads.
+    private func explainWithoutMaestro(_ client: PoolClient) async throws {
+        let record = try await client.record(id).record
+        await client.close()
+        guard !json else { throw FatalError(.unavailable, MaestroAPIError.noMaestro.description) }
+        Console.print("\(id) \(JobText.story(of: record))")
+        if !record.state.isTerminal { Console.print("No maestro leads this pool: nothing is placed until one does.") }
+    }
+
+    private func show(_ answer: JSON) {
+        var line = "\(id) \(answer["state"]?.stringValue ?? "?")"
+        if let gpu = answer["gpu"].flatMap({ GPUID($0) }) { line += " on card \(gpu)" }
+        if let reason = answer["reason"]?.stringValue, !reason.isEmpty { line += ": \(Printable.line(reason))" }
+        if let due = answer["due_in"]?.doubleValue { line += " (again in \(Printable.duration(due)))" }
+        Console.print(line)
+        let cards = answer["cards"]?.arrayValue ?? []
+        guard !cards.isEmpty else { return }
+        var table = Table(titles: "CARD", ">SCORE", "TAKES IT", "BECAUSE")
+        for card in cards {
+            let isEligible = card["eligible"]?.boolValue ?? false
+            table.add([
+                Table.Cell(card["gpu_id"].flatMap { GPUID($0) }?.text ?? "?"),
+                Table.Cell(card["score"]?.doubleValue.map { Printable.fixed($0, 1) } ?? "-"),
+                Table.Cell(isEligible ? "yes" : "no", isEligible ? .green : .yellow),
+                Table.Cell(card["reason"]?.stringValue ?? ""),
+            ])
+        }
+        for line in table.lines(width: Console.width, paint: Paint(.output)) { Console.print(line) }
+    }
+}

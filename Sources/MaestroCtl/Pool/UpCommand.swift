@@ -1,0 +1,61 @@
+import ArgumentParser
+import ServiceSupport
+
+struct UpCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "up",
+        abstract: "Runs a whole pool here: a private server, a maestro and workers, until Ctrl-C.",
+        usage: """
+            maestroctl up [options]
+            maestroctl up [options] -- PROGRAM [ARGUMENT ...]
+            """,
+        discussion: """
+            Jobs and data stay in the directory and are there at the next up. With a program after --, that is run \
+            (NATS_URL tells it where the pool is) as soon as the pool is ready, and the pool ends with it.
+
+            Examples:
+              maestroctl up
+              maestroctl up --dir /tmp/pool --port 0 --workers 2 -- maestroctl smoke
+            """
+    )
+
+    @Option(
+        help: ArgumentHelp(
+            "Where the pool keeps everything (default: \(PoolDirectory.standard)).",
+            valueName: "directory"
+        )
+    )
+    var dir: String?
+    @Option(help: ArgumentHelp("The server's port on this machine; 0 takes a free one.", valueName: "port"))
+    var port: UInt16 = 4222
+    @Option(
+        help: ArgumentHelp(
+            "How many workers (default: one for each card found, or one without a card).",
+            valueName: "n"
+        )
+    )
+    var workers: Int?
+    @Option(help: ArgumentHelp("The nats-server to run (default: NATS_SERVER, or the one on PATH).", valueName: "file"))
+    var natsServer: String?
+    @Argument(
+        parsing: .postTerminator,
+        help: ArgumentHelp("After --: a program to run with the pool.", valueName: "program argument ...")
+    )
+    var command: [String] = []
+
+    func validate() throws {
+        if let workers, !(1...256).contains(workers) { throw ValidationError("--workers must be 1 to 256") }
+    }
+
+    func run() async throws {
+        let cards = InstalledCards.count()
+        let pool = try EmbeddedPool(
+            directory: PoolDirectory(dir ?? PoolDirectory.standard),
+            port: port,
+            workers: workers ?? max(1, cards),
+            natsServer: Executables.natsServer(named: natsServer)
+        )
+        let status = try await pool.run(command)
+        if status != 0 { throw ArgumentParser.ExitCode(status) }
+    }
+}

@@ -1,0 +1,67 @@
+import ArgumentParser
+import Glibc
+import ServiceSupport
+
+/// What people type.
+@main
+struct Program: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "maestroctl",
+        abstract: "Submits jobs to a pool of GPUs, and follows them.",
+        discussion: """
+            Where the pool is: --server, else NATS_URL, else the configuration file, else this machine.
+
+            Try it without any pool:
+              maestroctl up                                    a pool of its own, until Ctrl-C
+              maestroctl submit --wait --shell 'echo hello'    in another terminal
+
+            Exit codes: 0 it worked; 1 a job or a check failed; 64 wrong command line; 65 the task is refused; 66 no \
+            such job; 69 no server or no maestro; 75 the deadline passed; 77 wrong credentials; 78 wrong configuration.
+            """,
+        version: ProgramVersion.text,
+        groupedSubcommands: [
+            CommandGroup(
+                name: "Jobs",
+                subcommands: [
+                    SubmitCommand.self, WaitCommand.self, WatchCommand.self, ShowCommand.self, ListCommand.self,
+                    ResultCommand.self, LogsCommand.self, CancelCommand.self, RetryCommand.self, WhyCommand.self,
+                ]
+            ),
+            CommandGroup(
+                name: "The pool",
+                subcommands: [StatusCommand.self, GpusCommand.self, StreamsCommand.self]
+            ),
+            CommandGroup(name: "Running one", subcommands: [UpCommand.self]),
+        ]
+    )
+
+    static func main() async {
+        do {
+            var command = try parseAsRoot()
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+        } catch let error as FatalError {
+            error.exit(program: "maestroctl")
+        } catch let error as ArgumentParser.ExitCode {
+            Glibc.exit(error.rawValue)
+        } catch {
+            leave(with: error)
+        }
+    }
+
+    /// Help goes to standard output as it is; a wrong command line gets one line and where to read on.
+    private static func leave(with error: any Error) -> Never {
+        let code = exitCode(for: error)
+        if code.isSuccess { exit(withError: error) }
+        guard code == .validationFailure else {
+            FatalError(.internalDefect, "\(error)").exit(program: "maestroctl")
+        }
+        let verbs = configuration.subcommands.compactMap { $0.configuration.commandName }
+        let verb = CommandLine.arguments.dropFirst().first { verbs.contains($0) }.map { " \($0)" } ?? ""
+        let message = message(for: error).split(separator: "\n").joined(separator: " ")
+        FatalError(.usage, "\(message) (see: maestroctl\(verb) --help)").exit(program: "maestroctl")
+    }
+}
