@@ -35,7 +35,6 @@ let package = Package(
         ),
         .target(name: "WorkerCore", dependencies: ["JobModel"], swiftSettings: strict),
 
-
         // The bus
         .systemLibrary(name: "CNATS", pkgConfig: "libnats", providers: [.apt(["libnats-dev"])]),
         .target(name: "NATSClient", dependencies: ["CNATS", "WireJSON"], swiftSettings: strictUnsafe),
