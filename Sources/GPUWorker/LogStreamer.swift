@@ -22,6 +22,8 @@ final class LogStreamer: Sendable {
         var accepted = 0
         /// Bytes before `offset` that were skipped and not yet told.
         var skippedBefore: UInt64 = 0
+        /// The last piece was taken.
+        var isClosed = false
         /// Bytes behind the buffer that were skipped: taken over once the buffer is empty, so that a gap is one gap.
         var skippedBehind: UInt64 = 0
 
@@ -38,7 +40,10 @@ final class LogStreamer: Sendable {
         /// The next piece to send; nil when there is none.
         mutating func take(isEnding: Bool) -> (offset: UInt64, skipped: UInt64, bytes: [UInt8])? {
             let count = pieceLength(isEnding: isEnding)
-            guard count > 0 || (isEnding && skippedBefore > 0) else { return nil }
+            // A stream that had output ends with a piece that says so, be it an empty one.
+            let mustClose = isEnding && !isClosed && offset + UInt64(buffer.count) > 0
+            guard count > 0 || mustClose else { return nil }
+            isClosed = isEnding && count == buffer.count
             let piece = (offset, skippedBefore, Array(buffer[..<count]))
             buffer.removeFirst(count)
             offset += UInt64(count)
@@ -146,8 +151,7 @@ final class LogStreamer: Sendable {
     private static func next(_ state: inout State) -> (LogChunk.Stream, UInt64, UInt64, [UInt8], Bool)? {
         for stream in LogChunk.Stream.allCases {
             guard let piece = state[stream].take(isEnding: state.isEnding) else { continue }
-            let isLast = state.isEnding && state[stream].buffer.isEmpty
-            return (stream, piece.offset, piece.skipped, piece.bytes, isLast)
+            return (stream, piece.offset, piece.skipped, piece.bytes, state[stream].isClosed)
         }
         return nil
     }
