@@ -31,7 +31,7 @@ struct Program: AsyncParsableCommand {
                 name: "The pool",
                 subcommands: [StatusCommand.self, GpusCommand.self, StreamsCommand.self]
             ),
-            CommandGroup(name: "Running one", subcommands: [UpCommand.self]),
+            CommandGroup(name: "Running one", subcommands: [UpCommand.self, SmokeCommand.self]),
         ]
     )
 
