@@ -172,7 +172,15 @@ package struct LeaseCore: Sendable {
     private mutating func noteConflict(_ op: OperationID, _ revision: Revision?, at now: Timestamp) -> [Action] {
         guard pending?.op == op else { return [] }
         pending = nil
-        if isLeading { return standDown("another process took the lease", revision, at: now) }
+        if case .leading(_, let until) = role {
+            guard let revision, revision.lease.holder == holder else {
+                return standDown("another process took the lease", revision, at: now)
+            }
+            // A renewal that had failed came through after all: the lease is ours, at another sequence.
+            if isStopping { return release(at: revision.sequence, at: now) }
+            mustRead = true
+            return goOn(with: revision, until: until, at: now)
+        }
         return follow(revision, since: now, at: now)
     }
 

@@ -126,15 +126,22 @@ private final class LeaseRace {
         let event: LeaseCore.Event
         if isFaulty, chance.hit(0.1) {
             event = .failed(lease.op)
-        } else if record?.sequence ?? 0 == expected {
-            sequence += 1
-            let revision = LeaseCore.Revision(lease: lease, sequence: sequence)
-            record = revision
+            // Given up by its sender, and stored later all the same.
+            if chance.hit(0.5) { agenda.after(travel()) { [self] in _ = store(lease, expected) } }
+        } else if store(lease, expected) {
             event = isFaulty && chance.hit(0.1) ? .failed(lease.op) : .stored(lease.op, sequence: sequence)
-            for other in processes { agenda.after(travel()) { [self] in handle(.observed(revision), other) } }
         } else {
             event = .conflict(lease.op, record)
         }
         agenda.after(travel()) { [self] in handle(event, process) }
+    }
+
+    private func store(_ lease: LeaderLease, _ expected: UInt64) -> Bool {
+        guard record?.sequence ?? 0 == expected else { return false }
+        sequence += 1
+        let revision = LeaseCore.Revision(lease: lease, sequence: sequence)
+        record = revision
+        for other in processes { agenda.after(travel()) { [self] in handle(.observed(revision), other) } }
+        return true
     }
 }

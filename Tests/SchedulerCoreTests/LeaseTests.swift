@@ -145,6 +145,21 @@ import Testing
         #expect(bench.write?.expected == 2)
     }
 
+    @Test func aFailedRenewalThatComesThroughLateDoesNotEndTheLead() {
+        var bench = LeaseBench()
+        bench.lead()
+        bench.pass(.seconds(4))
+        bench.answer(.failed)
+        bench.pass(.seconds(1))
+        bench.observe(bench.mine(1))
+        bench.answer(.conflict(bench.mine(2)))
+        #expect(bench.isLeading)
+        #expect(bench.write?.expected == 2)
+        bench.answer(.stored(3))
+        bench.pass(.seconds(2))
+        #expect(bench.isLeading)
+    }
+
     @Test func aLeaseThatCannotBeTakenIsTriedAgainAfterAWhile() {
         var bench = LeaseBench()
         bench.begin()
