@@ -12,13 +12,28 @@ package enum ConnectionEvent: Sendable {
     case asyncError(NATSError)
 }
 
-/// What is known of the server at the moment of connecting. For version and name see ``NATSConnection/serverVersion``.
+/// What is known of the server at the moment of connecting. Its version and name come by
+/// ``NATSConnection/serverSoftware(deadline:)``.
 package struct ServerInfo: Sendable, Equatable {
     package let serverID: String
     /// The address that this connection went to.
     package let url: String
     /// The largest message that the server takes, in bytes, headers included.
     package let maxPayload: Int
+}
+
+/// What a server says about itself when asked.
+package struct ServerSoftware: Sendable, Equatable {
+    package let name: String
+    /// Such as `2.9.10`.
+    package let version: String
+    package let hasJetStream: Bool
+
+    /// Whether the version is at least this one; false if it cannot be read.
+    package func isAtLeast(_ major: Int, _ minor: Int) -> Bool {
+        let parts = version.split(whereSeparator: { $0 == "." || $0 == "-" }).prefix(2).compactMap { Int($0) }
+        return parts.count == 2 && (parts[0], parts[1]) >= (major, minor)
+    }
 }
 
 /// Keeps an observer registered until `cancel` or the end of the connection.

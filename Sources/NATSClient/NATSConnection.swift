@@ -1,6 +1,7 @@
 import CNATS
 import Dispatch
 import Synchronization
+import WireJSON
 
 /// A connection to the bus, which finds its way back for ever.
 ///
@@ -229,5 +230,29 @@ package final class NATSConnection: Sendable {
             flushes.async { continuation.resume(returning: session.flush(milliseconds: deadline.wholeMilliseconds)) }
         }
         if status != NATS_OK { throw NATSError(status: status, "flush") }
+    }
+
+    /// Asks a server what it is: the one connected to, or in a cluster whichever answers first.
+    ///
+    /// The library does not show what the server said at connecting, so this goes through the statistics service
+    /// that servers offer to every account.
+    package func serverSoftware(deadline: Duration) async throws(NATSError) -> ServerSoftware {
+        let subject = "$SYS.REQ.ACCOUNT.PING.STATZ"
+        let answer = try await request([], to: subject, deadline: deadline)
+        do {
+            let server = try JSON(parsing: answer.payload)["server"]
+            guard let version = server?["ver"]?.stringValue else {
+                throw NATSError(.protocol, "ask for the version", subject: subject, cause: "the answer lacks it")
+            }
+            return ServerSoftware(
+                name: server?["name"]?.stringValue ?? "",
+                version: version,
+                hasJetStream: server?["jetstream"]?.boolValue ?? false
+            )
+        } catch let error as NATSError {
+            throw error
+        } catch {
+            throw NATSError(.protocol, "ask for the version", subject: subject, cause: "\(error)")
+        }
     }
 }

@@ -15,11 +15,14 @@ final class TestServer: Sendable {
 
     var url: String { "nats://127.0.0.1:\(port)" }
 
+    private let jetStream: Bool
+
     /// Reserves a port and a directory; starts the server unless told not to.
     ///
-    /// - Parameter extra: more lines for its configuration file.
-    init(extra: String = "", jetStream: Bool = true, running: Bool = true) throws {
+    /// - Parameter extra: more lines for its configuration file, given its directory.
+    init(jetStream: Bool = true, running: Bool = true, extra: (String) -> String = { _ in "" }) throws {
         port = try Self.freePort()
+        self.jetStream = jetStream
         var template = Array("/tmp/nats-test-XXXXXX".utf8CString)
         directory = try template.withUnsafeMutableBufferPointer { buffer in
             guard let start = buffer.baseAddress, let path = mkdtemp(start) else {
@@ -27,12 +30,15 @@ final class TestServer: Sendable {
             }
             return String(cString: path)
         }
-        let store = jetStream ? "jetstream { store_dir: \"\(directory)/store\" }" : ""
-        try Self.write(
-            "listen: \"127.0.0.1:\(port)\"\nserver_name: test-\(port)\n\(store)\n\(extra)\n",
-            to: directory + "/nats.conf"
-        )
+        try configure(extra)
         if running { try start() }
+    }
+
+    /// Writes the configuration that the next start uses.
+    func configure(_ extra: (String) -> String) throws {
+        let store = jetStream ? "jetstream { store_dir: \"\(directory)/store\" }" : ""
+        let text = "listen: \"127.0.0.1:\(port)\"\nserver_name: test-\(port)\n\(store)\n\(extra(directory))\n"
+        try Self.write(text, to: directory + "/nats.conf")
     }
 
     deinit {

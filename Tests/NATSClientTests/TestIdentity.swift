@@ -1,0 +1,96 @@
+/// Identities that exist for these tests alone. The certificates do not expire before the year 2126.
+enum TestIdentity {
+    /// Signed ``certificate``.
+    static let authority = """
+        -----BEGIN CERTIFICATE-----
+        MIIBejCCASGgAwIBAgIUQlJjZ8kaKjcskjM3EXY3w6959r0wCgYIKoZIzj0EAwIw
+        EjEQMA4GA1UEAwwHVGVzdCBDQTAgFw0yNjExMjExNTMzNTRaGA8yMTI2MTAyODE1
+        MzM1NFowEjEQMA4GA1UEAwwHVGVzdCBDQTBZMBMGByqGSM49AgEGCCqGSM49AwEH
+        A0IABASs0LHmrxavmRVnOspRb7bUKTT60B4mu1CmA8PMWw3sNN0ASQxqhFGr9Nns
+        vKoeA+iGQW8K3yX3YNmH9b5HOsijUzBRMB0GA1UdDgQWBBSRN18oCacwrAeD7FE+
+        DEHU0ac0ETAfBgNVHSMEGDAWgBSRN18oCacwrAeD7FE+DEHU0ac0ETAPBgNVHRMB
+        Af8EBTADAQH/MAoGCCqGSM49BAMCA0cAMEQCIEddHSvk3Ep0jPi/JVF2yNNfZ7PM
+        wrZcLpbARAeXiwRbAiA6/IVTBmW7VCOG/37WVqndI8sV2EtRCl9cdDZvdOXxLg==
+        -----END CERTIFICATE-----
+        """
+
+    /// For 127.0.0.1 and localhost.
+    static let certificate = """
+        -----BEGIN CERTIFICATE-----
+        MIIBqjCCAU+gAwIBAgIUWSGJldYEAdGRkk5LjEUd8avnxs0wCgYIKoZIzj0EAwIw
+        EjEQMA4GA1UEAwwHVGVzdCBDQTAgFw0yNjExMjExNTMzNTRaGA8yMTI2MTAyODE1
+        MzM1NFowFjEUMBIGA1UEAwwLdGVzdCBzZXJ2ZXIwWTATBgcqhkjOPQIBBggqhkjO
+        PQMBBwNCAATiDPibARErIkzU7525xNSSAsn8e0tPEHksDch0uZOOZ8wOQCHlehEo
+        MA2xjFnzNKxdZo2psZmSrKMYqkl7pvAko30wezAaBgNVHREEEzARhwR/AAABggls
+        b2NhbGhvc3QwHQYDVR0lBBYwFAYIKwYBBQUHAwEGCCsGAQUFBwMCMB0GA1UdDgQW
+        BBR3wUnqTF4blYouxLNCeCJKPraWGzAfBgNVHSMEGDAWgBSRN18oCacwrAeD7FE+
+        DEHU0ac0ETAKBggqhkjOPQQDAgNJADBGAiEAlzPGrhOYiWd1ZgUkSOHOwNKKub7g
+        J0yDdEsVMRNRqMECIQDYrBUtxd6izibh9o0WpkoZw5MtjB4rd/q0fEKwFAMyiQ==
+        -----END CERTIFICATE-----
+        """
+
+    /// Belongs to ``certificate``.
+    static let key = """
+        -----BEGIN EC PRIVATE KEY-----
+        MHcCAQEEIIJ4RExpMp1QkNqHUsFx0DyLUDEQXmajBvhuy/dA8PtpoAoGCCqGSM49
+        AwEHoUQDQgAE4gz4mwERKyJM1O+ducTUkgLJ/HtLTxB5LA3IdLmTjmfMDkAh5XoR
+        KDANsYxZ8zSsXWaNqbGZkqyjGKpJe6bwJA==
+        -----END EC PRIVATE KEY-----
+        """
+
+    /// Signed nothing here.
+    static let otherAuthority = """
+        -----BEGIN CERTIFICATE-----
+        MIIBfTCCASOgAwIBAgIUHjKsGip/93NTH/1/yJej3TZbsMswCgYIKoZIzj0EAwIw
+        EzERMA8GA1UEAwwIT3RoZXIgQ0EwIBcNMjYxMTIxMTUzMzU0WhgPMjEyNjEwMjgx
+        NTMzNTRaMBMxETAPBgNVBAMMCE90aGVyIENBMFkwEwYHKoZIzj0CAQYIKoZIzj0D
+        AQcDQgAE9k/QOADQaOLjavXKR5Y7743mwxWi3z30KzDKFa2lKWup2Y+sXNX4+/9J
+        KNKcXIAJwk84vLqhuztTScOz0D9AH6NTMFEwHQYDVR0OBBYEFKbnIqfbec7L6Eii
+        LEI4XoZEr1z4MB8GA1UdIwQYMBaAFKbnIqfbec7L6EiiLEI4XoZEr1z4MA8GA1Ud
+        EwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIgOnzPqXe54Zl7ebeaBHc2NAI3
+        Wr4x1lgodbwSc52ZNX0CIQDvguZeb1HM2OviudoDHaLxscj8IzxayPpxmYumVXc2
+        XA==
+        -----END CERTIFICATE-----
+        """
+
+    static let nkey = "UCKEURTYJBSPCBYJWL4SMSMONNY66Y2KVMG4UZZX2T7HJ5QUASSHL7OJ"
+    static let nkeySeed = "SUABIO2WDV2PB5Z4ZBJBGJOTMTVM5CTYPRLGG4EAPVTE4MBEERXBTQSGVQ"
+
+    /// A JWT of an operator.
+    static let operatorToken = """
+        eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJuYW1lIjoidGVzdCIsInN1YiI6Ik9BNlUzWk40RzJBVFVMQVlWS\
+        URDWTRVN0lJTUVZTVZVSU9WWVpYMkNORUw2SkNCN1hNQkZHVlNGIiwibmF0cyI6eyJ0eXBlIjoib3BlcmF0b3IiLCJ2ZXJzaW9uI\
+        joyfSwiaWF0IjoxNzAwMDAwMDAwLCJpc3MiOiJPQTZVM1pONEcyQVRVTEFZVklEQ1k0VTdJSU1FWU1WVUlPVllaWDJDTkVMNkpDQ\
+        jdYTUJGR1ZTRiIsImp0aSI6IkFBUEU3MjdSQklWSE5aREFaVUNRWE1WSkFVUzY1RFFKTkkzRUlJNlBDNzNOTEZZVVFEVEEifQ.z4\
+        NUEMIGpuArBVzSyht3YaGWxkQ_95xUz6Vi-8DkxbFRO3zyP-RIq46oUie8LwRUmAYuUFEZhv-BRuZQhKTYAQ
+        """
+
+    static let account = "AAIXTIVWBSY3SVJECLCONQHQVDDIW5AZIQBEEJHJGQD7MYWBDDZBAF3X"
+
+    /// The JWT of ``account``, signed by the operator.
+    static let accountToken = """
+        eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJuYW1lIjoidGVzdCIsInN1YiI6IkFBSVhUSVZXQlNZM1NWSkVDT\
+        ENPTlFIUVZERElXNUFaSVFCRUVKSEpHUUQ3TVlXQkREWkJBRjNYIiwibmF0cyI6eyJsaW1pdHMiOnsic3VicyI6LTEsImRhdGEiO\
+        i0xLCJwYXlsb2FkIjotMSwiaW1wb3J0cyI6LTEsImV4cG9ydHMiOi0xLCJ3aWxkY2FyZHMiOnRydWUsImNvbm4iOi0xLCJsZWFmI\
+        jotMX0sImRlZmF1bHRfcGVybWlzc2lvbnMiOnsicHViIjp7fSwic3ViIjp7fX0sInR5cGUiOiJhY2NvdW50IiwidmVyc2lvbiI6M\
+        n0sImlhdCI6MTcwMDAwMDAwMCwiaXNzIjoiT0E2VTNaTjRHMkFUVUxBWVZJRENZNFU3SUlNRVlNVlVJT1ZZWlgyQ05FTDZKQ0I3W\
+        E1CRkdWU0YiLCJqdGkiOiJIVlZVWU9ETERSWlFJUVU2UzVXSTJMTlhPSElXQVgzQjZOQVo1T0JXR01IRjVUWUlLVlJRIn0._uOKp\
+        hZS_KNAdyoz6HmZRaYpngnIpwGwDBoWxHoCAWGjm0rSSpaiyGY7fkgH98Mm5tfhY3KwpASJF-jb4us-CQ
+        """
+
+    /// A user of ``account``.
+    static let credentials = """
+        -----BEGIN NATS USER JWT-----
+        eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJuYW1lIjoidGVzdCIsInN1YiI6IlVETlRWNlVNQ1BPSFJWUlJOR\
+        k1LUEo3V0pYNkxBN1dRSE9UU1E1UVkzNkRXM0tJTzM2WkRCVU9JIiwibmF0cyI6eyJwdWIiOnt9LCJzdWIiOnt9LCJzdWJzIjotM\
+        SwiZGF0YSI6LTEsInBheWxvYWQiOi0xLCJ0eXBlIjoidXNlciIsInZlcnNpb24iOjJ9LCJpYXQiOjE3MDAwMDAwMDAsImlzcyI6I\
+        kFBSVhUSVZXQlNZM1NWSkVDTENPTlFIUVZERElXNUFaSVFCRUVKSEpHUUQ3TVlXQkREWkJBRjNYIiwianRpIjoiQjJBN1E3T1QzU\
+        jZSS1RTNVdaVFVZTE40TFc2S0RQTzJaTFU3N0EzNEJXNjVQWTRIVUtXUSJ9.vdmiGl0mETO4gllV-PuOF3Mqep5N3o9UgTdnNFK6\
+        W1LCwsv0luGn052cJ26PSRPTvohkI18j2vby3YiEVojVCA
+        ------END NATS USER JWT------
+
+        -----BEGIN USER NKEY SEED-----
+        SUACK4C76UK5ZMKOY62LBB3RI4DJOWK2OTBC7CNDFJOUA5NEAQBS56PAME
+        ------END USER NKEY SEED------
+        """
+}
