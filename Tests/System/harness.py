@@ -350,7 +350,7 @@ class Pool:
 
     # Short, so that losses are found quickly; every test may override them.
     SETTINGS = {"HEARTBEAT_SEC": "1", "METRICS_SEC": "1", "HEARTBEAT_TTL_SEC": "4", "METRICS_TTL_SEC": "4",
-                "LEASE_SEC": "2", "RETRY_BACKOFF_SEC": "0.1"}
+                "LEASE_SEC": "2", "RETRY_BACKOFF_SEC": "0.1", "KILL_GRACE_SEC": "1"}
 
     def __init__(self, directory: Path, **settings: Any):
         self.directory = directory

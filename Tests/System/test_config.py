@@ -45,7 +45,6 @@ def test_an_unknown_key_is_named_with_its_file_and_line(config: Path):
         ("MAX_TEMP_C=hot\n", ["MAX_TEMP_C", "hot", "line 1"]),
         ("HEARTBEAT_TTL_SEC=-5\n", ["HEARTBEAT_TTL_SEC", "-5"]),
         ("MAX_QUEUE=99999999999999999999999\n", ["MAX_QUEUE"]),
-        ("MAX_RETRIES\n", ["line 1", "="]),
         ("STREAM_JOBS=a.b\n", ["STREAM_JOBS"]),
         ("NATS_URL=http://127.0.0.1:1\n", ["NATS_URL", "nats://"]),
     ],
@@ -86,7 +85,7 @@ def test_help_and_version(program: str):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("address", ["not a url", "http://127.0.0.1:4222", "nats://127.0.0.1:notaport", "nats://"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:4222", "nats://127.0.0.1:notaport", "nats://"])
 def test_an_address_that_can_never_work(program: str, address: str):
     ended = start(program, NATS_URL=address)
     assert ended.returncode == 78
