@@ -26,6 +26,8 @@ struct Leadership: Sendable {
         var isStopping = false
         /// Writes of the lease that were not answered yet.
         var writes = 0
+        /// Whom this process was last said to stand by for.
+        var leader: Incarnation?
     }
 
     let jetStream: JetStream
@@ -36,6 +38,8 @@ struct Leadership: Sendable {
     let logger: Logger
     /// Leads as long as the trust lasts; returns when its task is cancelled.
     let term: @Sendable (LeaseTrust) async throws(FatalError) -> Void
+    /// Told once for each other leader that is seen while this process does not lead.
+    let standby: @Sendable (LeaderLease) -> Void
 
     private let mailbox = Mailbox<Event>()
 
@@ -46,7 +50,8 @@ struct Leadership: Sendable {
         incarnation: Incarnation,
         duration: Duration,
         logger: Logger,
-        term: @escaping @Sendable (LeaseTrust) async throws(FatalError) -> Void
+        term: @escaping @Sendable (LeaseTrust) async throws(FatalError) -> Void,
+        standby: @escaping @Sendable (LeaderLease) -> Void
     ) {
         self.jetStream = jetStream
         self.names = names
@@ -55,6 +60,7 @@ struct Leadership: Sendable {
         self.duration = duration
         self.logger = logger
         self.term = term
+        self.standby = standby
     }
 
     /// Gives the lead up in order; ``run()`` returns soon after.
@@ -117,8 +123,17 @@ struct Leadership: Sendable {
         switch event {
         case .stop: run.isStopping = true
         case .stored, .conflict, .failed: run.writes -= 1
-        case .observed, .timerFired: break
+        case .observed(let revision): noteLeader(revision?.lease, &run)
+        case .timerFired: break
         }
+    }
+
+    private func noteLeader(_ lease: LeaderLease?, _ run: inout Run) {
+        guard run.office == nil, let lease, !lease.isReleased, lease.holder != incarnation, lease.holder != run.leader
+        else { return }
+        run.leader = lease.holder
+        logger.notice("standing by", metadata: ["leader": "\(lease.host) pid \(lease.processID)"])
+        standby(lease)
     }
 
     private func perform(
@@ -135,6 +150,7 @@ struct Leadership: Sendable {
             run.office?.trust.extend(until: until)
         case .lead(let until):
             run.office = begin(until: until)
+            run.leader = nil
         case .standDown(let reason):
             logger.notice("no longer leading", metadata: ["reason": "\(reason)"])
             run.office?.trust.revoke()

@@ -27,7 +27,14 @@ struct MaestroService: Sendable {
             incarnation: context.incarnation,
             duration: settings.lease,
             logger: logger,
-            term: { trust throws(FatalError) in try await LeaderTerm(context: context, trust: trust).run() }
+            term: { trust throws(FatalError) in try await LeaderTerm(context: context, trust: trust).run() },
+            standby: { lease in
+                let body: JSON = [
+                    "event": "standby", "leader": .string(lease.holder.text), "leader_host": .string(lease.host),
+                    "incarnation": .string(context.incarnation.text), "ts": .double(context.clock.now().seconds),
+                ]
+                context.tell(body.encoded(), on: context.names.maestroEvent("state"))
+            }
         )
         let notifier = ServiceNotifier()
         let beginning = Task { try await begin(context, notifier) }
