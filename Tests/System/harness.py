@@ -393,9 +393,10 @@ class Pool:
         }
         for root in roots.values():
             root.mkdir(exist_ok=True)
+        roots |= settings
         worker = Daemon(
             f"gpu-worker {gpu}", [BIN_DIR / "gpu-worker", *arguments], self.directory / f"worker-{gpu}.log",
-            self.environment(GPU_ID=gpu, **roots, **settings),
+            self.environment(GPU_ID=gpu, **roots),
         )
         self.workers[str(gpu)] = worker
         if wait:

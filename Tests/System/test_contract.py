@@ -1,6 +1,7 @@
 """What other people's clients may rely on: any NATS client can submit, follow and read a job."""
 
 import json
+import os
 
 import pytest
 from harness import DEADLINE, Pool
@@ -74,17 +75,15 @@ def test_the_record_goes_through_the_states_of_the_protocol(shared: Pool, task_i
 
 
 def test_output_can_be_followed_while_the_job_runs(shared: Pool, task_id: str, pipe):
-    shared.bus.submit(task_id=task_id, type="shell", shell=f"echo first; echo oops >&2; cat < {pipe}-go; echo last")
-    import os
-
     # The job reads this pipe: it goes on only when the test lets it.
     os.mkfifo(f"{pipe}-go")
+    shared.bus.submit(task_id=task_id, type="shell", shell=f"echo first; echo oops >&2; cat < {pipe}-go; echo last")
     shared.events.wait(f"gpu.task.log.{task_id}", stream="stdout", text="first\n")
     shared.events.wait(f"gpu.task.log.{task_id}", stream="stderr", text="oops\n")
     assert shared.record(task_id)["state"] == "running"
     with open(f"{pipe}-go", "w", encoding="utf-8"):
         pass
-    shared.events.wait(f"gpu.task.log.{task_id}", stream="stdout", last=True)
+    shared.events.wait(f"gpu.task.log.{task_id}", stream="stdout", text="last\n")
     stdout = [message.json for message in shared.events.all(f"gpu.task.log.{task_id}", stream="stdout")]
     assert "".join(chunk["text"] for chunk in stdout) == "first\nlast\n"
     assert [chunk["offset"] for chunk in stdout] == sorted(chunk["offset"] for chunk in stdout)

@@ -277,6 +277,7 @@ class TestWorkersComeAndGo:
         pool.workers["0"].wait_for_line(r"(?i)waiting|connect|reach")
         maestro.wait_for_line(r"(?i)waiting|connect|reach")
         pool.server.start()
+        pool.maestro_events.wait("maestro.state", event="leading")
         ok(pool, "first")
 
     def test_several_slots_run_side_by_side(self, make_pool, pipe):
