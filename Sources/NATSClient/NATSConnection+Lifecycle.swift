@@ -15,7 +15,14 @@ struct ConnectionLink {
     var lastError: NATSError?
     var subscriptions: [UInt: WeakSubscription] = [:]
     var observers: [(number: UInt, call: @Sendable (ConnectionEvent) -> Void)] = []
-    var waiters: [UInt: CheckedContinuation<Result<Void, NATSError>, Never>] = [:]
+    var waiters: [UInt: ConnectionWaiter] = [:]
+}
+
+/// One call of `waitUntilConnected`.
+struct ConnectionWaiter {
+    let continuation: CheckedContinuation<Result<Void, NATSError>, Never>
+    /// Ends the wait at its deadline; gone with the waiter.
+    let alarm: Alarm
 }
 
 struct WeakSubscription: Sendable {
@@ -86,7 +93,7 @@ extension NATSConnection {
             maxPayload: Int(session.maximumPayload)
         )
         let (event, waiters) = link.withLock {
-            link -> (ConnectionEvent?, [CheckedContinuation<Result<Void, NATSError>, Never>]) in
+            link -> (ConnectionEvent?, [ConnectionWaiter]) in
             if link.phase != .running || link.isConnected { return (nil, []) }
             link.isConnected = true
             link.epoch += 1
@@ -97,7 +104,7 @@ extension NATSConnection {
             link.waiters = [:]
             return (link.epoch == 1 ? .connected(server) : .reconnected(server), waiters)
         }
-        for waiter in waiters { waiter.resume(returning: .success(())) }
+        for waiter in waiters { waiter.continuation.resume(returning: .success(())) }
         if let event { report(event) }
     }
 
@@ -133,20 +140,19 @@ extension NATSConnection {
     package func waitUntilConnected(deadline: Duration) async throws(NATSError) {
         if isConnected { return }
         let number = CallbackRegistry.makeNumber()
+        // Not on the lifecycle queue, which an attempt to connect may hold.
+        let alarm = Alarm(label: "nats.wait")
+        alarm.onRing { [weak self] in self?.endWait(number, .timeout) }
         let result: Result<Void, NATSError> = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let early = link.withLock { link -> Result<Void, NATSError>? in
                     if link.isConnected { return .success(()) }
                     if link.phase == .closed { return .failure(NATSError(.closed, "wait for a connection")) }
-                    link.waiters[number] = continuation
+                    link.waiters[number] = ConnectionWaiter(continuation: continuation, alarm: alarm)
                     return nil
                 }
                 if let early { return continuation.resume(returning: early) }
-                // Not on the lifecycle queue, which an attempt to connect may hold.
-                let wait = DispatchTimeInterval.nanoseconds(Int(deadline.wholeNanoseconds))
-                DispatchQueue.global().asyncAfter(deadline: .now() + wait) { [weak self] in
-                    self?.endWait(number, .timeout)
-                }
+                alarm.set(at: MonotonicClock.now + deadline.wholeNanoseconds)
                 if Task.isCancelled { endWait(number, .cancelled) }
             }
         } onCancel: {
@@ -158,7 +164,9 @@ extension NATSConnection {
     private func endWait(_ number: UInt, _ code: NATSError.Code) {
         let (waiter, cause) = link.withLock { ($0.waiters.removeValue(forKey: number), $0.lastError?.description) }
         let subject = options.urls.joined(separator: ",")
-        waiter?.resume(returning: .failure(NATSError(code, "wait for a connection", subject: subject, cause: cause)))
+        waiter?.continuation.resume(
+            returning: .failure(NATSError(code, "wait for a connection", subject: subject, cause: cause))
+        )
     }
 
     /// Calls `observer` for every event from now on, on the lifecycle thread; it must not block.
@@ -186,7 +194,9 @@ extension NATSConnection {
             link.waiters = [:]
             return waiters
         }
-        for waiter in waiters { waiter.resume(returning: .failure(NATSError(.closed, "wait for a connection"))) }
+        for waiter in waiters {
+            waiter.continuation.resume(returning: .failure(NATSError(.closed, "wait for a connection")))
+        }
         await withCheckedContinuation { continuation in
             lifecycle.async {
                 self.finishClose()
