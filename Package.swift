@@ -54,6 +54,17 @@ let package = Package(
             swiftSettings: strictUnsafe
         ),
 
+        // Graphics cards
+        .target(name: "CPCI", linkerSettings: [.linkedLibrary("pci")]),
+        .systemLibrary(name: "CLibDRM", pkgConfig: "libdrm_amdgpu", providers: [.apt(["libdrm-dev"])]),
+        .target(name: "CDRM", dependencies: ["CLibDRM"], linkerSettings: [.linkedLibrary("drm")]),
+        .target(name: "CNVML"),
+        .target(
+            name: "GPUTelemetry",
+            dependencies: ["CPCI", "CDRM", "CNVML", "JobModel", "WireJSON"],
+            swiftSettings: strictUnsafe
+        ),
+
         // Executables
         .executableTarget(
             name: "Maestro",
@@ -85,7 +96,25 @@ let package = Package(
             swiftSettings: strictUnsafe
         ),
 
+        // The probe and the made-up machine of GPUTelemetry's tests
+        .executableTarget(
+            name: "GPUProbe",
+            dependencies: ["GPUTelemetry", "JobModel", "WireJSON"],
+            swiftSettings: strictUnsafe
+        ),
+        .target(
+            name: "FakeRig",
+            path: "Tests/FakeRig",
+            exclude: ["preload.c", "nvml.c"],
+            swiftSettings: strict
+        ),
+
         // Tests
+        .testTarget(
+            name: "GPUTelemetryTests",
+            dependencies: ["GPUTelemetry", "FakeRig", "GPUProbe", "JobModel", "WireJSON"],
+            swiftSettings: strict
+        ),
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "WorkerCoreTests", dependencies: ["WorkerCore", "JobModel"], swiftSettings: strict),
         .testTarget(name: "TaskRunnerTests", dependencies: ["TaskRunner", "WireJSON"], swiftSettings: strict),

@@ -1,0 +1,123 @@
+import FakeRig
+import Foundation
+import Testing
+import WireJSON
+
+/// gpu-probe, started on a made-up machine.
+struct Probe {
+    let rig: FakeRig
+
+    init(_ rig: FakeRig) { self.rig = rig }
+
+    /// SwiftPM puts executables beside the bundle of the tests.
+    static var executable: URL {
+        get throws {
+            let bundles = (Bundle.allBundles + [Bundle.main]).map { $0.bundleURL.deletingLastPathComponent() }
+            let program = Bundle.main.bundleURL
+            let found = (bundles + [program]).map { $0.appending(path: "GPUProbe") }
+                .first { FileManager.default.isExecutableFile(atPath: $0.path) }
+            return try #require(found, "GPUProbe is not built")
+        }
+    }
+
+    struct Result {
+        let status: Int32
+        let output: String
+        let errors: String
+    }
+
+    func run(_ arguments: [String], _ variables: [String: String] = [:]) throws -> Result {
+        let process = try process(arguments, variables)
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = errors
+        try process.run()
+        let text = try output.fileHandleForReading.readToEnd() ?? Data()
+        let errorText = try errors.fileHandleForReading.readToEnd() ?? Data()
+        process.waitUntilExit()
+        return Result(
+            status: process.terminationStatus,
+            output: String(decoding: text, as: UTF8.self),
+            errors: String(decoding: errorText, as: UTF8.self)
+        )
+    }
+
+    func process(_ arguments: [String], _ variables: [String: String] = [:]) throws -> Process {
+        let process = Process()
+        process.executableURL = try Self.executable
+        process.arguments = arguments
+        process.environment = rig.environment.merging(variables) { $1 }
+        return process
+    }
+
+    func json(_ arguments: [String], _ variables: [String: String] = [:]) throws -> JSON {
+        let result = try run(arguments, variables)
+        try #require(result.status == 0, "\(result.errors)")
+        return try JSON(parsing: Array(result.output.utf8.dropLast()))
+    }
+
+    func inventory(_ variables: [String: String] = [:]) throws -> (cards: [JSON], leftOut: [JSON]) {
+        let inventory = try json(["json"], variables)
+        return (inventory["cards"]?.arrayValue ?? [], inventory["left_out"]?.arrayValue ?? [])
+    }
+
+    func environment(of number: Int) throws -> [String: String] {
+        let lines = try run(["env", "\(number)"]).output.split(separator: "\n")
+        return Dictionary(
+            uniqueKeysWithValues: lines.map { line in
+                let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                return (String(parts[0]), String(parts[1]))
+            }
+        )
+    }
+}
+
+/// A `gpu-probe sample N` that is told when to take the next sample.
+final class SamplingProbe {
+    private let process: Process
+    private let input = Pipe()
+    private let output = Pipe()
+    private var pending = Data()
+
+    init(_ rig: FakeRig, card: Int) throws {
+        process = try Probe(rig).process(["sample", "\(card)"])
+        process.standardInput = input
+        process.standardOutput = output
+        try process.run()
+    }
+
+    deinit {
+        process.terminate()
+        process.waitUntilExit()
+    }
+
+    /// The next sample.
+    func sample(pids: [Int32] = []) throws -> JSON {
+        let line = pids.map(String.init).joined(separator: " ") + "\n"
+        try input.fileHandleForWriting.write(contentsOf: Data(line.utf8))
+        while true {
+            if let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
+                let text = Array(pending[..<end])
+                pending = Data(pending[(end + 1)...])
+                return try JSON(parsing: text)
+            }
+            let data = output.fileHandleForReading.availableData
+            try #require(!data.isEmpty, "gpu-probe has ended")
+            pending.append(data)
+        }
+    }
+}
+
+/// SplitMix64: the same numbers for the same seed on every machine.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
