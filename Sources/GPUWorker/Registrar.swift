@@ -40,6 +40,25 @@ struct Registrar: Sendable {
         }
     }
 
+    /// Calls back when somebody else has registered for the card. Lasts as long as the returned object.
+    func watch(
+        _ jetStream: JetStream,
+        onReplaced: @escaping @Sendable (WorkerRegistration) -> Void
+    ) throws(NATSError) -> OrderedConsumer {
+        var options = OrderedConsumer.Options()
+        options.filterSubject = names.registration(gpu)
+        return try OrderedConsumer(jetStream, stream: names.controlStream, options: options) {
+            [incarnation, logger] event in
+            guard case .message(let message, _) = event else { return }
+            do throws(MalformedMessage) {
+                let current = try WorkerRegistration(parsing: message.payload)
+                if current.incarnation != incarnation { onReplaced(current) }
+            } catch {
+                logger.warning("what stands in the place of this card's registration is \(error)")
+            }
+        }
+    }
+
     /// Gives the card back in order: nothing of ours runs any more.
     func release(at sequence: UInt64) async {
         do {

@@ -188,19 +188,24 @@ final class TaskLauncher: Sendable {
     /// Brings the report to the disk and waits until the output has been sent. A report that cannot be written is
     /// told; the attempt is reported all the same, as long as this life lasts.
     func report(_ report: AttemptReport) async {
+        // At once, not after the output: the bus may be away for long.
+        async let stored: Void = store(report)
         await state.withLock { $0.live[report.attempt]?.sending }?.value
-        if state.withLock({ $0.journaled.contains(report.attempt) }) {
-            let problem = await work.run { [journal] () -> TaskRunnerError? in
-                do throws(TaskRunnerError) {
-                    try journal.report(report.journalDocument(), attemptID: report.attempt.text)
-                    return nil
-                } catch {
-                    return error
-                }
-            }
-            if let problem { context.notice("the report of job \(report.job) is not on the disk: \(problem)") }
-        }
+        await stored
         mailbox.sendOutcome(.reported(report.attempt))
+    }
+
+    private func store(_ report: AttemptReport) async {
+        guard state.withLock({ $0.journaled.contains(report.attempt) }) else { return }
+        let problem = await work.run { [journal] () -> TaskRunnerError? in
+            do throws(TaskRunnerError) {
+                try journal.report(report.journalDocument(), attemptID: report.attempt.text)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let problem { context.notice("the report of job \(report.job) is not on the disk: \(problem)") }
     }
 
     /// The attempt needs nothing more: its journal entry and its directory may go when there are too many.
@@ -233,10 +238,12 @@ final class TaskLauncher: Sendable {
             within: .seconds(20)
         )
         for process in killed { context.notice("killed \(process), which an earlier life of this worker had left") }
-        return entries.compactMap(recovered)
+        var attempts: [RecoveredAttempt] = []
+        for entry in entries { if let attempt = try recovered(entry) { attempts.append(attempt) } }
+        return attempts
     }
 
-    private func recovered(_ entry: AttemptJournal.Entry) -> RecoveredAttempt? {
+    private func recovered(_ entry: AttemptJournal.Entry) throws(TaskRunnerError) -> RecoveredAttempt? {
         for damage in entry.damage { context.notice("attempt \(entry.attemptID): \(damage)") }
         guard let attempt = AttemptID(entry.attemptID),
             let job = entry.attempt?["task_id"]?.stringValue.flatMap({ JobID($0) })
@@ -245,6 +252,7 @@ final class TaskLauncher: Sendable {
             context.notice(
                 "attempt \(entry.attemptID) of an earlier life names no job and is left to be closed by maestro"
             )
+            try journal.close(attemptID: entry.attemptID, at: context.clock.now().seconds)
             return nil
         }
         state.withLock { _ = $0.journaled.insert(attempt) }

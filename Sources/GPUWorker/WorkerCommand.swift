@@ -26,6 +26,9 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(name: .customLong("gpu"), help: "The number of the card (GPU_ID).")
     var gpu: String?
 
+    @Option(help: "Jobs that may run on the card at once (SLOTS).")
+    var slots: String?
+
     @Option(name: .customLong("nats"), help: "Addresses of the NATS servers, between commas (NATS_URL).")
     var natsURL: String?
 
@@ -56,6 +59,7 @@ struct WorkerCommand: AsyncParsableCommand {
     private var overrides: [Settings.Override] {
         var overrides: [Settings.Override] = []
         if let gpu { overrides.append(Settings.Override(key: "GPU_ID", flag: "--gpu", value: gpu)) }
+        if let slots { overrides.append(Settings.Override(key: "SLOTS", flag: "--slots", value: slots)) }
         if let natsURL { overrides.append(Settings.Override(key: "NATS_URL", flag: "--nats", value: natsURL)) }
         if let logLevel { overrides.append(Settings.Override(key: "LOG_LEVEL", flag: "--log-level", value: logLevel)) }
         return overrides

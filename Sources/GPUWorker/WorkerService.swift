@@ -1,8 +1,10 @@
+import Dispatch
 import JobModel
 import JobTransport
 import Logging
 import NATSClient
 import ServiceSupport
+import Synchronization
 import TaskRunner
 import WireJSON
 import WorkerCore
@@ -41,11 +43,14 @@ struct WorkerService: Sendable {
         let pulse = WorkerPulse(context: context, runner: runner)
         let preparing = Task { try await prepare(context, launcher) }
         let stopping = Task {
+            var isFirst = true
             for await signal in signals {
                 logger.notice("stopping", metadata: ["signal": "\(TerminationSignals.name(of: signal))"])
                 pulse.stopping()
                 preparing.cancel()
                 mailbox.sendOutcome(.stopAsked)
+                if isFirst { endAtLast(mailbox) }
+                isFirst = false
             }
         }
         defer { stopping.cancel() }
@@ -62,6 +67,17 @@ struct WorkerService: Sendable {
         reactor.stop()
         _ = consume lock
     }
+
+    /// A server that does not come back keeps no worker from ending: its next life closes what is left.
+    private func endAtLast(_ mailbox: Mailbox<WorkerEvent>) {
+        let limit =
+            settings.settings.duration(Keys.drain) + settings.settings.duration(Keys.killGrace)
+            + TaskRunner.Limits().kill + Self.lastWrites
+        DispatchQueue.global().asyncAfter(deadline: .now() + limit.inSeconds) { mailbox.close() }
+    }
+
+    /// What the last writes may take after the drain and the kills.
+    private static let lastWrites = Duration.seconds(15)
 
     /// There is one worker for a card: the second one is told who the first is.
     private func takeLock() throws(FatalError) -> WorkerLock {
@@ -181,6 +197,13 @@ struct WorkerService: Sendable {
         } catch {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
+        let replaced = Mutex<FatalError?>(nil)
+        let watch = try watch(context, registration.registrar) { error in
+            replaced.withLock { $0 = error }
+            // Twice: what runs is ended without waiting for the drain.
+            for _ in 0..<2 { mailbox.sendOutcome(.stopAsked) }
+        }
+        defer { watch.close() }
         let policy = WorkerPolicy(
             slots: settings.settings[Keys.slots],
             ackWait: RunInbox.ackWait,
@@ -206,12 +229,43 @@ struct WorkerService: Sendable {
         await shell.run(core, recovered: registration.recovered)
         requests.stop()
         inbox.close()
+        if let error = replaced.withLock({ $0 }) { throw error }
         context.tell("down", ["reason": "told to stop"])
         await registration.registrar.release(at: registration.sequence)
     }
 }
 
+extension WorkerService {
+    /// A worker whose card was taken over would go on taking the other one's messages.
+    private func watch(
+        _ context: WorkerContext,
+        _ registrar: Registrar,
+        _ onReplaced: @escaping @Sendable (FatalError) -> Void
+    ) throws(FatalError) -> OrderedConsumer {
+        do throws(NATSError) {
+            return try registrar.watch(context.jetStream) { [gpu = settings.gpu] other in
+                onReplaced(FatalError(replacing: gpu, with: other))
+            }
+        } catch {
+            throw FatalError(.internalDefect, "the registration of card \(settings.gpu) cannot be followed: \(error)")
+        }
+    }
+}
+
 extension FatalError {
+    fileprivate init(replacing gpu: GPUID, with other: WorkerRegistration) {
+        // The card's lock keeps others of this host out, so this can only be a record of the past.
+        if other.host == HostInfo.name {
+            self.init(
+                .internalDefect,
+                "the server has put the registration of card \(gpu) back to an older one; start this worker again"
+            )
+        } else {
+            let who = "process \(other.processID) on host \(other.host)"
+            self.init(.cardTaken, "\(who) has taken card \(gpu) over, since this worker was not heard of")
+        }
+    }
+
     /// Why a worker cannot begin on this machine.
     fileprivate init(_ error: TaskRunnerError, _ settings: WorkerSettings) {
         switch error.code {

@@ -34,8 +34,9 @@ struct WorkerSettings: Sendable {
     var cacheDirectory: String { "\(settings[Keys.mergeRoot])/gpu\(number)" }
     /// The journal and the whole output of this card's attempts.
     var logDirectory: String { "\(settings[Keys.logRoot])/gpu\(number)" }
-    /// What the processes of this worker's jobs carry in their environment, so that a later life finds them.
-    var marker: String { "\(settings[PoolKeys.streamPrefix])/\(settings[PoolKeys.subjectPrefix])\(gpu)" }
+    /// What the processes of this worker's jobs carry in their environment, so that a later life finds them. The
+    /// directory that the worker has locked: no two workers of a machine share one, whatever their pools are called.
+    var marker: String { logDirectory }
 
     enum Keys {
         static let gpu = SettingKey<Int?>(

@@ -35,7 +35,10 @@ struct WorkerShell: Sendable {
         var core = initial
         var isFinished = false
         while !isFinished {
-            for event in await mailbox.receive() {
+            let events = await mailbox.receive()
+            // Closed: there is no more time.
+            if events.isEmpty { return }
+            for event in events {
                 let now = context.clock.now()
                 let actions = core.handle(event, at: now)
                 pulse.note(running: core.running, isDraining: core.isDraining)
@@ -101,6 +104,10 @@ struct WorkerShell: Sendable {
         while !Task.isCancelled {
             do {
                 return .some(try await context.records.read(job).map(revision))
+            } catch let error as MalformedMessage {
+                // Not a record of any attempt; the leader tells what stands there.
+                context.notice("the record of job \(job) is \(error)")
+                return .some(nil)
             } catch {
                 context.logger.warning("a record cannot be read", metadata: ["job": "\(job)", "error": "\(error)"])
                 await Pause.afterFailure()
@@ -111,7 +118,8 @@ struct WorkerShell: Sendable {
 
     private func prepare(_ message: RunMessage) async {
         guard let attempt = message.attempt, let revision = await read(message.record.id) else { return }
-        let objection = revision == nil ? nil : await launcher.objection(to: message.record)
+        // Of the record as it stands: that is what would be run.
+        let objection: TaskObjection? = if let revision { await launcher.objection(to: revision.record) } else { nil }
         mailbox.sendOutcome(.prepared(attempt, revision, objection))
     }
 
@@ -136,31 +144,81 @@ struct WorkerShell: Sendable {
 
     // MARK: events
 
-    private func tell(_ attempt: AttemptID, _ events: [OutgoingEvent]) async {
-        for event in events {
+    /// An event as it is published.
+    private struct Publication: Sendable {
+        let subject: String
+        let payload: [UInt8]
+        var messageID: String?
+        var expected: UInt64?
+
+        init(_ event: OutgoingEvent, _ names: PoolNames) {
             switch event {
-            case .done(let payload, let id): await store(payload, on: context.names.done, messageID: id)
-            case .error(let payload, let id): await store(payload, on: context.names.error, messageID: id)
+            case .done(let payload, let id):
+                self.init(subject: names.done, payload: payload, messageID: id)
+            case .error(let payload, let id):
+                self.init(subject: names.error, payload: payload, messageID: id)
             case .result(let job, let payload):
-                await store(payload, on: context.names.result(job), messageID: nil, expected: 0)
+                self.init(subject: names.result(job), payload: payload, expected: 0)
             }
         }
+
+        private init(subject: String, payload: [UInt8], messageID: String? = nil, expected: UInt64? = nil) {
+            self.subject = subject
+            self.payload = payload
+            self.messageID = messageID
+            self.expected = expected
+        }
+    }
+
+    private func tell(_ attempt: AttemptID, _ events: [OutgoingEvent]) async {
+        let publications = events.map { Publication($0, context.names) }
+        for publication in await sendAll(publications) { await store(publication) }
         if !Task.isCancelled { mailbox.sendOutcome(.told(attempt)) }
     }
 
+    /// Sends all of them, in their order and before the first answer, since people wait for the last one.
+    /// - Returns: those that were not stored, in their order.
+    private func sendAll(_ publications: [Publication]) async -> [Publication] {
+        let (outcomes, continuation) = AsyncStream.makeStream(of: (Int, PublishOutcome).self)
+        for (index, publication) in publications.enumerated() {
+            context.jetStream.publish(
+                publication.payload,
+                to: publication.subject,
+                messageID: publication.messageID,
+                expectedLastSubjectSequence: publication.expected
+            ) { continuation.yield((index, $0)) }
+        }
+        var failed: [Int] = []
+        var answered = 0
+        for await (index, outcome) in outcomes {
+            if !Self.isSettled(outcome) { failed.append(index) }
+            answered += 1
+            if answered == publications.count { break }
+        }
+        return failed.sorted().map { publications[$0] }
+    }
+
+    private static func isSettled(_ outcome: PublishOutcome) -> Bool {
+        switch outcome {
+        case .stored: true
+        case .refused(let error): error.isWrongLastSequence
+        case .unknown: false
+        }
+    }
+
     private func refuse(_ event: ErrorEvent, messageID: String, _ token: MessageToken) async {
-        await store(event.encoded(), on: context.names.error, messageID: messageID)
+        await store(Publication(.error(event.encoded(), messageID: messageID), context.names))
         if !Task.isCancelled { inbox.ack(token) }
     }
 
     /// Stores one event; returns when it is stored, or was before.
-    private func store(_ payload: [UInt8], on subject: String, messageID: String?, expected: UInt64? = nil) async {
+    private func store(_ publication: Publication) async {
         while !Task.isCancelled {
             let outcome = await context.jetStream.publishUntilDefinite(
-                payload,
-                to: subject,
-                messageID: messageID,
-                expectedLastSubjectSequence: expected,
+                publication.payload,
+                to: publication.subject,
+                messageID: publication.messageID,
+                expectedLastSubjectSequence: publication.expected,
                 until: patience
             )
             switch outcome {
@@ -169,7 +227,7 @@ struct WorkerShell: Sendable {
             case .refused(let error):
                 context.logger.warning(
                     "an event was refused; trying again",
-                    metadata: ["subject": "\(subject)", "error": "\(error)"]
+                    metadata: ["subject": "\(publication.subject)", "error": "\(error)"]
                 )
                 await Pause.afterFailure()
             }

@@ -187,9 +187,9 @@ package final class AttemptJournal: Sendable {
         durable: Bool
     ) throws(TaskRunnerError) {
         do throws(Errno) {
-            let root = try Directory(path: root)
-            try root.make(attemptID).write(document, to: name, durable: durable)
-            if durable { try root.descriptor.synchronize() }
+            // The file systems that matter order their journals, so that what is synced later brings the
+            // attempt's own directory, made before, with it.
+            try Directory(path: root).make(attemptID).write(document, to: name, durable: durable)
         } catch {
             throw TaskRunnerError(.file, "cannot write \(root)/\(attemptID)/\(name)", cause: error)
         }
