@@ -18,6 +18,8 @@ export BIN_DIR
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SWIFT_TEST_FLAGS ?=
+CHAOS_FLAGS ?=
+BENCH_FLAGS ?=
 EXAMPLE := examples/backtest-sweep
 
 .PHONY: all
@@ -28,11 +30,35 @@ build: deps-build
 	swift build -c release --static-swift-stdlib
 
 .PHONY: test
-test: unit-test example-test ## unit tests, then the system tests, each with its time
+test: unit-test example-test system-test chaos-test ## unit tests, then the system tests, each with its time
 
 .PHONY: unit-test
 unit-test: deps-build deps-test ## the Swift tests alone
 	scripts/timed "unit tests" swift test $(SWIFT_TEST_FLAGS)
+
+.PHONY: system-test
+system-test: build venv ## the tests of the real programs on a real server alone
+	scripts/timed "integration tests" $(PYTHON) -m pytest -q --durations=5 Tests/System --ignore=Tests/System/test_chaos.py
+
+.PHONY: chaos-test
+chaos-test: build venv ## a short chaos test alone
+	scripts/timed "chaos test" $(PYTHON) -m pytest -q Tests/System/test_chaos.py
+
+.PHONY: chaos
+chaos: build venv ## 5,000 jobs while everything is killed at random; CHAOS_FLAGS="--seed N --jobs N --kills N"
+	scripts/timed "chaos" $(PYTHON) Tests/System/chaos.py $(CHAOS_FLAGS)
+
+.PHONY: smoke
+smoke: build deps-test ## runs a whole private pool and proves it end to end
+	scripts/timed "smoke" scripts/with-pool $(BIN_DIR)/maestroctl smoke
+
+.PHONY: bench
+bench: build deps-bench venv ## our figures beside what the machine could do at most; BENCH_FLAGS="--jobs N"
+	$(PYTHON) Benchmarks/bench.py $(BENCH_FLAGS)
+
+.PHONY: example
+example: build deps-example ## the back-test sweep of examples/backtest-sweep
+	$(EXAMPLE)/run
 
 .PHONY: example-test
 example-test: deps-example ## the tests of the back-test example alone
@@ -71,5 +97,5 @@ clean: ## removes everything that was built here
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  NATS_SERVER=path names the nats-server that test, smoke and chaos run"

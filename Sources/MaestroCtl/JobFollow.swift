@@ -228,23 +228,36 @@ struct JobFollow {
         }
     }
 
+    /// One read of a job's record. A type of its own, since with a tuple as the result of the group's tasks the optimised
+    /// program crashed as the group copied the id (swift_retain under tuple_initializeWithCopy, Swift 6.3.1).
+    private struct Reading: Sendable {
+        let job: JobID
+        let result: Result<StoredRecord?, any Error>
+
+        init(of job: JobID, _ client: PoolClient) async {
+            self.job = job
+            do {
+                result = .success(try await client.records.read(job))
+            } catch {
+                result = .failure(error)
+            }
+        }
+    }
+
     /// Reads the records of jobs, some at a time.
     private static func read(_ jobs: [JobID], _ client: PoolClient, into mailbox: Mailbox<Event>) async {
         var missing: [JobID] = []
-        await withTaskGroup(of: (JobID, Result<StoredRecord?, any Error>).self) { group in
+        await withTaskGroup(of: Reading.self) { group in
             var next = jobs.makeIterator()
             func addOne() -> Bool {
                 guard let job = next.next() else { return false }
-                group.addTask {
-                    do { return (job, .success(try await client.records.read(job))) } catch {
-                        return (job, .failure(error))
-                    }
-                }
+                group.addTask { await Reading(of: job, client) }
                 return true
             }
             for _ in 0..<64 where !addOne() { break }
-            while let (job, result) = await group.next() {
-                switch result {
+            while let reading = await group.next() {
+                let job = reading.job
+                switch reading.result {
                 case .success(let record):
                     if record == nil { missing.append(job) }
                     mailbox.sendOutcome(.read(job, record))
