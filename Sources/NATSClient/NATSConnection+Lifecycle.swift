@@ -162,7 +162,9 @@ extension NATSConnection {
     }
 
     private func endWait(_ number: UInt, _ code: NATSError.Code) {
-        let (waiter, cause) = link.withLock { ($0.waiters.removeValue(forKey: number), $0.lastError?.description) }
+        let (waiter, lastError) = link.withLock { ($0.waiters.removeValue(forKey: number), $0.lastError) }
+        // The library tries on without a word, so there may be nothing to tell.
+        let cause = lastError?.description ?? "no server there took a connection; is nats-server running?"
         let subject = options.urls.joined(separator: ",")
         waiter?.continuation.resume(
             returning: .failure(NATSError(code, "wait for a connection", subject: subject, cause: cause))
