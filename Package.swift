@@ -65,11 +65,17 @@ let package = Package(
             swiftSettings: strictUnsafe
         ),
 
+        .target(
+            name: "ProgramEntry",
+            dependencies: ["ServiceSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: strict
+        ),
+
         // Executables
         .executableTarget(
             name: "Maestro",
             dependencies: [
-                "JobModel", "JobTransport", "NATSClient", "SchedulerCore", "ServiceSupport", "WireJSON",
+                "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "SchedulerCore", "ServiceSupport", "WireJSON",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
@@ -79,7 +85,7 @@ let package = Package(
         .executableTarget(
             name: "MaestroCtl",
             dependencies: [
-                "CService", "JobModel", "JobTransport", "NATSClient", "ServiceSupport", "WireJSON",
+                "CService", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport", "WireJSON",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strictUnsafe
@@ -88,8 +94,8 @@ let package = Package(
         .executableTarget(
             name: "GPUWorker",
             dependencies: [
-                "CProcess", "JobModel", "JobTransport", "NATSClient", "ServiceSupport", "TaskRunner", "WireJSON",
-                "WorkerCore",
+                "CProcess", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport", "TaskRunner",
+                "WireJSON", "WorkerCore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

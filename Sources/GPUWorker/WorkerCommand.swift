@@ -1,6 +1,7 @@
 import ArgumentParser
 import JobModel
 import Logging
+import ProgramEntry
 import ServiceSupport
 
 /// `gpu-worker`: runs the jobs of one card.
@@ -35,15 +36,9 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "The least important messages to log (LOG_LEVEL).")
     var logLevel: String?
 
-    func run() async throws {
-        do throws(FatalError) {
-            try await serve()
-        } catch {
-            error.exit(program: "gpu-worker")
-        }
-    }
+    static func main() async { await runProgram() }
 
-    private func serve() async throws(FatalError) {
+    func run() async throws {
         let settings: WorkerSettings
         do throws(SettingsError) {
             settings = try WorkerSettings(file: config, overrides: overrides)

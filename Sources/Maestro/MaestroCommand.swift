@@ -3,6 +3,7 @@ import JobModel
 import JobTransport
 import Logging
 import NATSClient
+import ProgramEntry
 import SchedulerCore
 import ServiceSupport
 
@@ -32,15 +33,9 @@ struct MaestroCommand: AsyncParsableCommand {
     @Option(help: "The least important messages to log (LOG_LEVEL).")
     var logLevel: String?
 
-    func run() async throws {
-        do throws(FatalError) {
-            try await serve()
-        } catch {
-            error.exit(program: "maestro")
-        }
-    }
+    static func main() async { await runProgram() }
 
-    private func serve() async throws(FatalError) {
+    func run() async throws {
         let settings: MaestroSettings
         do throws(SettingsError) {
             settings = try MaestroSettings(file: config, overrides: overrides)

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Glibc
+import ProgramEntry
 import ServiceSupport
 
 /// What people type.
@@ -35,33 +35,5 @@ struct Program: AsyncParsableCommand {
         ]
     )
 
-    static func main() async {
-        do {
-            var command = try parseAsRoot()
-            if var asynchronous = command as? any AsyncParsableCommand {
-                try await asynchronous.run()
-            } else {
-                try command.run()
-            }
-        } catch let error as FatalError {
-            error.exit(program: "maestroctl")
-        } catch let error as ArgumentParser.ExitCode {
-            Glibc.exit(error.rawValue)
-        } catch {
-            leave(with: error)
-        }
-    }
-
-    /// Help goes to standard output as it is; a wrong command line gets one line and where to read on.
-    private static func leave(with error: any Error) -> Never {
-        let code = exitCode(for: error)
-        if code.isSuccess { exit(withError: error) }
-        guard code == .validationFailure else {
-            FatalError(.internalDefect, "\(error)").exit(program: "maestroctl")
-        }
-        let verbs = configuration.subcommands.compactMap { $0.configuration.commandName }
-        let verb = CommandLine.arguments.dropFirst().first { verbs.contains($0) }.map { " \($0)" } ?? ""
-        let message = message(for: error).split(separator: "\n").joined(separator: " ")
-        FatalError(.usage, "\(message) (see: maestroctl\(verb) --help)").exit(program: "maestroctl")
-    }
+    static func main() async { await runProgram() }
 }

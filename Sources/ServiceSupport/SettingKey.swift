@@ -199,13 +199,19 @@ extension SettingKey where Value == [ServerURL] {
         return SettingKey(name, form: form, default: defaultValue, text: defaultText, help: help) {
             text throws(SettingProblem) in
             var urls: [ServerURL] = []
-            for part in text.split(whereSeparator: { $0 == "," || $0 == " " }) {
-                urls.append(try ServerURL(String(part)))
-            }
+            for part in text.split(separator: ",") { urls.append(try ServerURL(trimmed(part))) }
             guard !urls.isEmpty else { throw SettingProblem("\(quoted(text)) holds no address; it takes \(form)") }
             return urls
         }
     }
+}
+
+/// The text without the spaces around it.
+private func trimmed(_ text: Substring) -> String {
+    var text = text
+    while text.first == " " { text.removeFirst() }
+    while text.last == " " { text.removeLast() }
+    return String(text)
 }
 
 /// A number as a person writes it: 15, not 15.0.

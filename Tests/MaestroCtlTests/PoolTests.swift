@@ -77,7 +77,7 @@ struct SupervisedTests {
         let scratch = try Scratch()
         let (deaths, tell) = AsyncStream.makeStream(of: String.self)
         let script =
-            "echo x >> $DIR/count; [ $(wc -l < $DIR/count) -ge 3 ] || exit 5; trap 'exit 0' TERM; : > $DIR/ready; sleep 600 & wait"
+            "echo x >> $DIR/count; [ $(wc -l < $DIR/count) -ge 3 ] || exit 5; trap 'kill $!; exit 0' TERM; : > $DIR/ready; sleep 600 & wait"
         let program = Supervised(shell(script, in: scratch)) { tell.yield($0) }
         async let run: Void = program.run()
         var iterator = deaths.makeAsyncIterator()

@@ -64,6 +64,11 @@ struct SettingsTests {
         #expect(settings[Self.allowed] == ["/a", "/b"])
     }
 
+    @Test func serversStandBetweenCommas() throws {
+        #expect(try load("NATS_URL=nats://a:1, b:2\n")[CommonKeys.natsURL].map(\.text) == ["nats://a:1", "nats://b:2"])
+        #expect(throws: SettingsError.self) { try load("NATS_URL=not a url\n") }
+    }
+
     @Test func anEmptyValueMeansTheDefault() throws {
         #expect(try load("MAX_QUEUE=7\n", environment: ["MAX_QUEUE": ""])[Self.queue] == 1000)
     }
