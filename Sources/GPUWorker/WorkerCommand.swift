@@ -10,6 +10,7 @@ struct WorkerCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gpu-worker",
         abstract: "Runs the jobs of one card of a Maestro pool.",
+        usage: "gpu-worker [options]",
         discussion: """
             Start one for each card, with GPU_ID set to the card's number (systemd: gpu-worker@N).
 
