@@ -26,6 +26,11 @@ struct JetStreamTests {
         #expect(try await !jetStream.deleteMessage(stream: "RECORDS", sequence: 1))
         #expect(try await !jetStream.deleteMessage(stream: "RECORDS", sequence: 7))
         #expect(try await jetStream.lastMessage(stream: "RECORDS", subject: "records.a") == nil)
+        for number in 1...2 { #expect(await jetStream.publish(bytes("\(number)"), to: "log.\(number)").ack != nil) }
+        let next = { try await jetStream.nextMessage(stream: "LOG", subject: $0, from: $1) }
+        #expect(try await next("log.>", 2)?.subject == "log.2")
+        #expect(try await next("log.2", 1)?.sequence == 2)
+        #expect(try await next("log.1", 2) == nil)
         let missing = await #expect(throws: JetStreamError.self) {
             try await jetStream.lastMessage(stream: "NOPE", subject: "x")
         }

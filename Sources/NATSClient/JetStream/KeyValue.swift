@@ -1,7 +1,7 @@
 import WireJSON
 
-/// A bucket of keys with values, kept in a stream by the conventions of all NATS clients: stream `KV_<bucket>`, subjects
-/// `$KV.<bucket>.<key>`, and a header for deletions. A key's revision is the stream sequence of its last write.
+/// A bucket of keys with values, kept in a stream by the conventions of all NATS clients: stream `KV_<bucket>`,
+/// subjects `$KV.<bucket>.<key>`, a header for deletions. A key's revision is the stream sequence of its last write.
 package struct KeyValue: Sendable {
     package let bucket: String
     package let jetStream: JetStream

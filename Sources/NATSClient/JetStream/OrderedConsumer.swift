@@ -3,8 +3,8 @@ import WireJSON
 
 /// Reads a stream in order, without acks and for ever.
 ///
-/// An ephemeral push consumer delivers; its numbering shows every gap. On a gap, missing heartbeats or a reconnect a new
-/// one is made behind the last message handed over, so the owner sees every message once and in order, through
+/// An ephemeral push consumer delivers; its numbering shows every gap. On a gap, missing heartbeats or a reconnect a
+/// new one is made behind the last message handed over, so the owner sees every message once and in order, through
 /// restarts of the server. The server stops sending while the handler is behind (its flow control).
 package final class OrderedConsumer: Sendable {
     package struct Options: Sendable {
