@@ -217,7 +217,7 @@ package struct JobLimits: Sendable, Equatable {
     package var maxRetries: Int
     /// The backoff before the first retry; it doubles with each further one.
     package var retryBackoff: Duration
-    /// How long the job may wait for a card in all, from its admission; nil means for ever.
+    /// How long the job may wait for its first card, from its admission; nil means for ever.
     package var maxWait: Duration?
 
     package init(timeout: Duration, maxRetries: Int, retryBackoff: Duration, maxWait: Duration?) {

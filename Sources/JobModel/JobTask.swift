@@ -43,7 +43,7 @@ package struct JobTask: Sendable, Equatable {
     package var maxRetries: Int?
     /// -100 to 100; a higher one is placed first.
     package var priority: Int
-    /// How long the job may wait for a card before it fails; nil means the pool's default.
+    /// How long the job may wait for its first card before it fails; nil means the pool's default.
     package var maxWait: Duration?
     /// The job that this one runs again.
     package var retryOf: JobID?

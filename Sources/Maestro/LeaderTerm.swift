@@ -76,7 +76,8 @@ struct LeaderTerm: Sendable {
         while true {
             let events = await mailbox.receive()
             if events.isEmpty { return }
-            for event in events {
+            // After a stall everything that had arrived is heard before a deadline may call anybody lost.
+            for event in events.filter({ !$0.isTimer }) + events.filter(\.isTimer) {
                 let now = context.clock.now()
                 if case .replayFinished = event { openForRequests() }
                 for action in core.handle(event, at: now) { perform(action, at: now, timer, &group) }
@@ -118,5 +119,11 @@ struct LeaderTerm: Sendable {
             }
         }
         return nil
+    }
+}
+
+extension SchedulerEvent {
+    fileprivate var isTimer: Bool {
+        if case .timerFired = self { true } else { false }
     }
 }

@@ -161,8 +161,8 @@ struct Leadership: Sendable {
             group.addTask { await read() }
         case .write(let lease, let expected):
             run.writes += 1
-            // Not beyond the lease: from then on the write could take it from a successor's point of view.
-            let deadline = ContinuousClock.now + (lease.isReleased ? .seconds(2) : duration)
+            // A third of the lease: an answer that is lost leaves time to read the record and to try once more.
+            let deadline = ContinuousClock.now + (lease.isReleased ? .seconds(2) : duration / 3)
             group.addTask { await write(lease, expected: expected, until: deadline) }
         }
     }

@@ -16,7 +16,7 @@ struct Job: Sendable {
     var runSequence: UInt64?
     /// In state retry: when the job is due.
     var retryDue: Timestamp?
-    /// When the job has waited for a card too long.
+    /// When the job has waited for a card too long, if no attempt of it was claimed until then.
     var waitDeadline: Timestamp?
     /// Its place is in the queue, whether it may be bound to a card now or not.
     var isQueued = false

@@ -256,7 +256,7 @@ extension SchedulerCore {
             write(id, .cancel(reason: reason, nil), at: now)
         } else if job.record.lost > policy.maxLost {
             write(id, .fail(lostTooOften(job.record.lost, job.record.reason)), at: now)
-        } else if let deadline = job.waitDeadline, deadline <= now {
+        } else if let deadline = job.waitDeadline, deadline <= now, job.record.tries == 0 {
             let waited = job.record.limits.maxWait?.inSeconds ?? 0
             let why = job.record.reason.isEmpty ? "no card became free" : job.record.reason
             let outcome = AttemptOutcome(
