@@ -127,7 +127,16 @@ struct JobFollow {
                         group.addTask { [client] in await Self.read(reading, client, into: mailbox) }
                     case .readsEnded(let missing):
                         guard !missing.isEmpty else { break }
-                        group.addTask { [client] in await Self.look(for: missing, client, into: mailbox, pause) }
+                        let isNothingAdmitted = sequences.isEmpty
+                        group.addTask { [client] in
+                            await Self.look(
+                                for: missing,
+                                isNothingAdmitted: isNothingAdmitted,
+                                client,
+                                into: mailbox,
+                                pause
+                            )
+                        }
                     case .change(let message): try note(message, update)
                     case .read(_, let record?): try note(record, update)
                     case .read(_, nil): break
@@ -274,6 +283,7 @@ struct JobFollow {
     /// Finds out whether jobs without a record may still get one: only while submissions wait to be admitted.
     private static func look(
         for missing: [JobID],
+        isNothingAdmitted: Bool,
         _ client: PoolClient,
         into mailbox: Mailbox<Event>,
         _ pause: DeadlineTimer
@@ -281,10 +291,10 @@ struct JobFollow {
         do {
             let queue = try await client.jetStream.streamInfo(client.names.workQueueStream)
             guard queue.messages == 0 else {
-                let what = missing.count == 1 ? "\(missing[0]) is" : "\(missing.count) jobs are"
-                mailbox.sendOutcome(
-                    .trouble("\(what) not admitted yet: \(queue.messages) submissions wait for a maestro to take them")
-                )
+                if isNothingAdmitted {
+                    let what = missing.count == 1 ? "\(missing[0]) is not" : "none of the \(missing.count) jobs is"
+                    mailbox.sendOutcome(.trouble("\(what) admitted yet: submissions wait for a maestro to take them"))
+                }
                 // That a submission is refused leaves no trace in the records: nothing tells when to look again.
                 return pause.arm(after: .seconds(2))
             }

@@ -35,6 +35,12 @@ package enum FileContents {
         }
     }
 
+    /// How many bytes a file holds; nil if there is none.
+    package static func size(_ path: String) -> UInt64? {
+        var facts = stat()
+        return unsafe stat(path, &facts) == 0 ? UInt64(max(0, facts.st_size)) : nil
+    }
+
     private static func failure(_ path: String) -> Failure {
         let code = errno
         return Failure(path: path, reason: SystemError.text(of: code), isMissing: code == ENOENT)

@@ -92,7 +92,7 @@ struct JobFollowTests {
             if case .trouble(let text) = update { troubles.append(text) }
         }
         #expect(end == .deadline([job]))
-        #expect(troubles == ["waiting is not admitted yet: 1 submissions wait for a maestro to take them"])
+        #expect(troubles == ["waiting is not admitted yet: submissions wait for a maestro to take them"])
         await client.close()
     }
 

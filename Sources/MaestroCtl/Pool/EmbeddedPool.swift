@@ -51,6 +51,7 @@ struct EmbeddedPool: Sendable {
     /// - Parameter command: a program and its arguments to run when the pool is ready; empty for none.
     /// - Returns: the exit status: the command's, or 0.
     func run(_ command: [String]) async throws -> Int32 {
+        Console.say("maestroctl: starting a pool in \(directory.path)")
         let status = try await withThrowingTaskGroup(of: Happening.self) { group in
             for program in [server, maestro] + workers { group.addTask { try await Self.keep(program) } }
             group.addTask {

@@ -110,8 +110,7 @@ final class PoolDirectory: Sendable {
     /// A program's log; one that has grown large is put aside first.
     func log(of program: String) -> String {
         let path = "\(logs)/\(program).log"
-        var facts = stat()
-        if unsafe stat(path, &facts) == 0, facts.st_size > 10 << 20 { unsafe _ = rename(path, path + ".1") }
+        if let size = FileContents.size(path), size > 10 << 20 { unsafe _ = rename(path, path + ".1") }
         return path
     }
 }

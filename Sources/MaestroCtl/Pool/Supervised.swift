@@ -12,6 +12,8 @@ final class Supervised: Sendable {
         var child: ChildProcess?
         var isStopping = false
         var failures = 0
+        /// How long the log was when this life began.
+        var logStart: UInt64 = 0
         var pause: Task<Void, Never>?
     }
     private let state = Mutex(State())
@@ -41,7 +43,10 @@ final class Supervised: Sendable {
             }
             if isStopping { return }
             if end == .exit(ServiceSupport.ExitCode.configuration.rawValue) {
-                throw FatalError(.configuration, "\(specification.name) refuses its configuration\(lastWords())")
+                throw FatalError(
+                    .configuration,
+                    "\(specification.name) refuses its configuration\(lastWords(from: state.withLock { $0.logStart }))"
+                )
             }
             await pause(after: end, lived: .now - began)
         }
@@ -52,6 +57,7 @@ final class Supervised: Sendable {
         let result = state.withLock { state -> Result<ChildProcess?, FatalError> in
             guard !state.isStopping else { return .success(nil) }
             do throws(FatalError) {
+                state.logStart = specification.logFile.flatMap(FileContents.size) ?? 0
                 let child = try ChildProcess(specification)
                 state.child = child
                 return .success(child)
@@ -69,7 +75,8 @@ final class Supervised: Sendable {
             let pause = min(.milliseconds(500) * Double(1 << min(state.failures - 1, 10)), Self.longestPause)
             tell(
                 "\(specification.name) died (\(end)) after \(Printable.duration(lived.inSeconds)); "
-                    + "it is started again in \(Printable.duration(pause.inSeconds))\(lastWords())"
+                    + "it is started again in \(Printable.duration(pause.inSeconds))"
+                    + lastWords(from: state.logStart)
             )
             let task = Task {
                 // Ends early when it is told to stop.
@@ -113,16 +120,16 @@ final class Supervised: Sendable {
         child?.signal(SIGKILL)
     }
 
-    /// The end of the program's log, for an error message; empty when there is none.
-    func lastWords() -> String {
+    /// The end of what the program logged in its last life; empty when there is nothing.
+    private func lastWords(from start: UInt64) -> String {
         guard let path = specification.logFile else { return "" }
         do {
-            let bytes = try FileContents.read(path, limit: 64 << 20)
-            let lines = String(decoding: bytes.suffix(2000), as: UTF8.self).split(separator: "\n").suffix(3)
-            let words = lines.map { "\n    \(Printable.line(String($0)))" }.joined()
-            return "; its log, \(path), ends:\(words)"
+            let bytes = try FileContents.read(path, limit: 64 << 20).dropFirst(Int(clamping: start)).suffix(2000)
+            let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n").suffix(3)
+            guard !lines.isEmpty else { return "; its log is \(path)" }
+            return "; its log, \(path), ends:" + lines.map { "\n    \(Printable.line(String($0)))" }.joined()
         } catch {
-            return "; see \(path)"
+            return "; its log is \(path)"
         }
     }
 }
