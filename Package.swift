@@ -94,7 +94,8 @@ let package = Package(
         .executableTarget(
             name: "GPUWorker",
             dependencies: [
-                "CProcess", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport", "TaskRunner",
+                "CProcess", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport",
+                "TaskRunner",
                 "WireJSON", "WorkerCore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -115,10 +116,12 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        .executableTarget(name: "FakeRigTool", dependencies: ["FakeRig"], swiftSettings: strict),
+
         // Tests
         .testTarget(
             name: "GPUTelemetryTests",
-            dependencies: ["GPUTelemetry", "FakeRig", "GPUProbe", "JobModel", "WireJSON"],
+            dependencies: ["GPUTelemetry", "FakeRig", "GPUProbe", "GPUWorker", "JobModel", "WireJSON"],
             swiftSettings: strict
         ),
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),

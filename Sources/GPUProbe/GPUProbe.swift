@@ -48,13 +48,10 @@ struct GPUProbe {
         var health = HealthWatch()
         while let line = readLine() {
             let sample = await reader.sample(processes: line.split(separator: " ").compactMap { Int32($0) })
-            var writer = JSONWriter()
-            writer.beginObject()
-            sample.write(to: &writer)
+            var fields = sample.metrics
             let findings = sample.signs.fresh.map { health.examine($0) } ?? []
-            writer.field("findings", .array(findings.map { .string($0.reason.rawValue) }))
-            writer.endObject()
-            print(String(decoding: writer.bytes, as: UTF8.self))
+            fields["findings"] = .array(findings.map { .string($0.reason.rawValue) })
+            print(String(decoding: JSON.object(fields).encoded(), as: UTF8.self))
             fflush(nil)
         }
     }
@@ -66,10 +63,7 @@ struct GPUProbe {
         for _ in 0..<200 { _ = await reader.sample() }
         let before = Resources.now
         for _ in 0..<count {
-            var writer = JSONWriter()
-            writer.beginObject()
-            await reader.sample().write(to: &writer)
-            writer.endObject()
+            _ = JSON.object(await reader.sample().metrics).encoded()
         }
         let after = Resources.now
         let result: JSON = [

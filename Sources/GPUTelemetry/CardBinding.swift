@@ -28,7 +28,7 @@ package struct CardBinding: Sendable, Equatable {
         switch card.vendor {
         case .nvidia:
             // Without a UUID there is no name that could not mean another card: then CUDA sees none.
-            variables["CUDA_VISIBLE_DEVICES"] = card.runtimes.contains(.cuda) ? card.uuid ?? "" : ""
+            variables["CUDA_VISIBLE_DEVICES"] = card.uuid ?? ""
             variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
             variables["ROCR_VISIBLE_DEVICES"] = ""
         case .amd:
@@ -69,10 +69,8 @@ package struct CardBinding: Sendable, Equatable {
         variables["GPU_DEVICE_ORDINAL"] = "0"
     }
 
-    /// The environment with the binding in it: what chose cards is removed or replaced.
-    package func applied(to environment: [String: String]) -> [String: String] {
-        environment.filter { !removed.contains($0.key) }.merging(variables) { _, bound in bound }
-    }
+    /// Whether the binding alone decides about a variable.
+    package func governs(_ name: String) -> Bool { variables[name] != nil || removed.contains(name) }
 
     /// The variables of an environment that would choose a card and are replaced, by name.
     package func conflicts(in environment: [String: String]) -> [BindingConflict] {

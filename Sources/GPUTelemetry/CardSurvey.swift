@@ -3,7 +3,10 @@ import CNVML
 
 /// Collects the fixed facts of cards from the kernel's files, libdrm, amdgpu and NVML. One survey serves all cards
 /// of a machine, so that each library is asked once.
-struct CardSurvey {
+struct CardSurvey: Sendable {
+    /// How long a card's driver, and NVML, may take to answer.
+    static let driverDeadline = Duration.seconds(10)
+
     private let paths: SystemPaths
     private let nodes: [PCIAddress: DRMNodes]
     private let kfd: KFDTopology
@@ -20,25 +23,40 @@ struct CardSurvey {
             nvml = nil
             return
         }
+        let late = NVMLUnavailable(code: nil, reason: "it does not answer within \(Self.driverDeadline)")
+        nvml = Bounded.call(within: Self.driverDeadline) { Self.loadNVML() } ?? .failure(late)
+    }
+
+    private static func loadNVML() -> Result<NVML, NVMLUnavailable> {
         do {
-            nvml = .success(try NVML())
+            return .success(try NVML())
         } catch {
-            nvml = .failure(error)
+            return .failure(error)
         }
     }
 
+    /// The facts of one card. A driver that does not answer in time leaves it degraded, with what sysfs tells.
     func card(_ device: PCIDisplayDevice, vendor: CardVendor) -> Card {
+        let seen = sysfsFacts(device, vendor: vendor)
+        let asked = Bounded.call(within: Self.driverDeadline) { addingDriverFacts(seen) }
+        if let asked { return asked }
+        var card = seen
+        card.degradations.append("its driver does not answer within \(Self.driverDeadline)")
+        return card
+    }
+
+    /// What sysfs tells without asking the driver.
+    private func sysfsFacts(_ device: PCIDisplayDevice, vendor: CardVendor) -> Card {
         let directory = paths.pciDevice(device.address)
-        let driver = SysfsFiles.linkName("\(directory)/driver")
-        var card = Card(
+        return Card(
             number: 0,
             address: device.address,
             vendor: vendor,
             model: Self.model(device),
             pciID: "\(hex(device.vendorID, 4)):\(hex(device.deviceID, 4))",
-            uuid: SysfsFiles.line("\(directory)/unique_id"),
-            vram: SysfsFiles.integer("\(directory)/mem_info_vram_total").flatMap { UInt64(exactly: $0) },
-            driver: driver,
+            uuid: nil,
+            vram: nil,
+            driver: SysfsFiles.linkName("\(directory)/driver"),
             driverVersion: SysfsFiles.line("\(directory)/driver/module/version"),
             nodes: nodes[device.address] ?? DRMNodes(primary: nil, render: nil),
             link: Card.Link(
@@ -48,25 +66,34 @@ struct CardSurvey {
                 maxSpeed: PCIeSpeed.read("\(directory)/max_link_speed")
             ),
             runtimes: [],
-            temperatureLimits: Self.hwmonLimits(directory),
+            temperatureLimits: Card.TemperatureLimits(),
             isDisplay: SysfsFiles.integer("\(directory)/boot_vga") == 1,
             // Discrete Intel cards sit behind a bridge, the processor's own graphics on bus 0.
             isIntegrated: vendor == .intel && device.address.bus == 0,
             degradations: []
         )
+    }
+
+    private func addingDriverFacts(_ seen: Card) -> Card {
+        var card = seen
+        let directory = paths.pciDevice(card.address)
         let isAsleep = RuntimePower(directory).isAsleep
         if isAsleep {
             card.degradations.append("asleep (runtime power management): not woken for facts that need it awake")
+        } else {
+            card.uuid = SysfsFiles.line("\(directory)/unique_id")
+            card.vram = SysfsFiles.integer("\(directory)/mem_info_vram_total").flatMap { UInt64(exactly: $0) }
+            card.temperatureLimits = Self.hwmonLimits(directory)
         }
         var hasNVML = false
-        switch vendor {
+        switch card.vendor {
         case .amd: addAMD(&card, isAsleep: isAsleep)
         case .nvidia: hasNVML = addNVIDIA(&card, isAsleep: isAsleep)
         case .intel: addDriverVersion(&card, isAsleep: isAsleep)
         }
         judgeDriver(&card)
         card.runtimes = installed.available(
-            for: vendor,
+            for: card.vendor,
             driver: card.driver,
             hasRenderNode: card.nodes.render != nil,
             hasKFDNode: card.kfdRank != nil,
@@ -108,6 +135,10 @@ struct CardSurvey {
     /// Adds what NVML knows; false when it cannot be used for this card.
     private func addNVIDIA(_ card: inout Card, isAsleep: Bool) -> Bool {
         guard card.driver == "nvidia", let nvml else { return false }
+        // The kernel module tells these even when NVML refuses: without them a pin by UUID would not find its card.
+        let module = NVIDIAModuleInformation(paths, card.address)
+        card.uuid = module.uuid
+        card.nvidiaMinor = module.minor
         let library: NVML
         switch nvml {
         case .success(let loaded): library = loaded
@@ -120,9 +151,10 @@ struct CardSurvey {
         do {
             let device = try library.device(at: card.address)
             card.model = Self.known { () throws(SensorFault) in try device.text(CNVML_NAME) } ?? card.model
-            card.uuid = Self.known { () throws(SensorFault) in try device.text(CNVML_UUID) }
+            card.uuid = Self.known { () throws(SensorFault) in try device.text(CNVML_UUID) } ?? card.uuid
             card.vram = Self.known { () throws(SensorFault) in try device.vram().total } ?? card.vram
-            card.nvidiaMinor = Self.known { () throws(SensorFault) in try device.value(CNVML_MINOR) }.map { Int($0) }
+            let minor = Self.known { () throws(SensorFault) in try device.value(CNVML_MINOR) }
+            card.nvidiaMinor = minor.flatMap { Int(exactly: $0) } ?? card.nvidiaMinor
             card.temperatureLimits = Card.TemperatureLimits(
                 critical: Self.limit(device, CNVML_SLOWDOWN_TEMPERATURE),
                 emergency: Self.limit(device, CNVML_SHUTDOWN_TEMPERATURE)

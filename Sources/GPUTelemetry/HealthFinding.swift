@@ -30,7 +30,7 @@ package struct HealthFinding: Sendable, Equatable {
         case linkNarrowed = "link_narrowed"
     }
 
-    package enum Severity: Sendable, Comparable {
+    package enum Severity: String, Sendable {
         /// To be told, nothing else.
         case notice
         /// The running job is to be failed; the card goes on, watched.

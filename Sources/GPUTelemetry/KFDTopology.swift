@@ -1,5 +1,5 @@
 /// The compute nodes that AMD's KFD driver offers: what ROCm can use.
-struct KFDTopology {
+struct KFDTopology: Sendable {
     /// The render minors of the GPU nodes in their order. ROCR_VISIBLE_DEVICES counts by it. Nodes that the device
     /// cgroup hides from this process are left out, as ROCm leaves them out in its jobs.
     let renderMinors: [Int]

@@ -1,8 +1,9 @@
+import GPUTelemetry
 import JobModel
 import ServiceSupport
 
-/// The environment of a job: a little of the worker's own, the binding to the card, what the task asks for, and last
-/// what tells the job who it is.
+/// The environment of a job: a little of the worker's own, what the task asks for, the binding to the card, which no
+/// task can change, and last what tells the job who it is.
 struct JobEnvironment {
     /// What a job inherits. The rest of the worker's environment is configuration, and may hold secrets.
     private static let inherited = [
@@ -10,6 +11,9 @@ struct JobEnvironment {
         "LD_LIBRARY_PATH",
     ]
     private static let standardPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    /// Tells a job which of its variables would have chosen a card, and do not.
+    private static let replacedVariable = "GPU_BINDING_REPLACED"
 
     private let context: WorkerContext
 
@@ -26,13 +30,24 @@ struct JobEnvironment {
         for name in Self.inherited {
             if let value = HostInfo.environmentVariable(name), !value.isEmpty { variables.append((name, value)) }
         }
-        variables += context.probe.environment
-        variables += task.environment.map { ($0.name, $0.value) }
+        let binding = context.probe.binding
+        variables += task.environment.filter { !binding.governs($0.name) }.map { ($0.name, $0.value) }
+        variables += binding.variables.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+        let replaced = conflicts(of: task, with: binding)
+        if !replaced.isEmpty {
+            variables.append((Self.replacedVariable, replaced.map(\.name).joined(separator: " ")))
+            for conflict in replaced { context.notice("job \(record.id): \(conflict)") }
+        }
         variables += [
             ("GPU_ID", context.gpu.text), ("GPU_CACHE_DIR", context.settings.cacheDirectory),
             ("TASK_ID", record.id.text), ("TASK_ATTEMPT", String(record.tries)), ("TASK_ATTEMPT_ID", attempt.text),
             ("TASK_DIR", directory),
         ]
         return variables
+    }
+
+    private func conflicts(of task: JobTask, with binding: CardBinding) -> [BindingConflict] {
+        let asked = task.environment.map { ($0.name, $0.value) }
+        return binding.conflicts(in: Dictionary(asked, uniquingKeysWith: { $1 }))
     }
 }

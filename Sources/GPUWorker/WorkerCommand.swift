@@ -1,4 +1,5 @@
 import ArgumentParser
+import GPUTelemetry
 import JobModel
 import Logging
 import ProgramEntry
@@ -37,15 +38,61 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "The least important messages to log (LOG_LEVEL).")
     var logLevel: String?
 
+    @Flag(help: "Print the cards of this machine, and what is wrong with them or was left out; needs no server.")
+    var list = false
+
+    @Flag(help: "With --list: print JSON.")
+    var json = false
+
+    @Flag(help: "Print the lines of a systemd unit that wall it to the card GPU_ID.")
+    var printDevicePolicy = false
+
     static func main() async { await runProgram() }
 
     func run() async throws {
-        let settings: WorkerSettings
+        if list {
+            try await printCards()
+        } else if printDevicePolicy {
+            try await printPolicy()
+        } else {
+            try await serve()
+        }
+    }
+
+    private func printCards() async throws(FatalError) {
+        let settings: Settings
         do throws(SettingsError) {
-            settings = try WorkerSettings(file: config, overrides: overrides)
+            settings = try Settings(schema: WorkerSettings.schema, file: config, overrides: overrides)
         } catch {
             throw FatalError(error)
         }
+        let inventory = await CardChoice.inventory(try CardChoice.rules(settings))
+        print(json ? String(decoding: inventory.json.encoded(), as: UTF8.self) : inventory.table)
+    }
+
+    private func printPolicy() async throws(FatalError) {
+        let settings = try loadedSettings()
+        let inventory = await CardChoice.inventory(try CardChoice.rules(settings.settings))
+        guard !inventory.cards.isEmpty else {
+            return print(DevicePolicy.processorLines.joined(separator: "\n"))
+        }
+        do throws(InventoryError) {
+            print(DevicePolicy.lines(for: try inventory.card(settings.number)).joined(separator: "\n"))
+        } catch {
+            throw FatalError(.configuration, error.description)
+        }
+    }
+
+    private func loadedSettings() throws(FatalError) -> WorkerSettings {
+        do throws(SettingsError) {
+            return try WorkerSettings(file: config, overrides: overrides)
+        } catch {
+            throw FatalError(error)
+        }
+    }
+
+    private func serve() async throws(FatalError) {
+        let settings = try loadedSettings()
         ServiceLog.bootstrap(level: settings.settings[CommonKeys.logLevel])
         let logger = Logger(label: "gpu-worker")
         for warning in settings.settings.warnings { logger.warning("\(warning)") }

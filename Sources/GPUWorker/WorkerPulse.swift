@@ -66,17 +66,23 @@ final class WorkerPulse: Sendable {
             }
             group.addTask { [self] in
                 await Self.repeating(every: settings.duration(WorkerSettings.Keys.metrics)) {
-                    context.tell("metrics", context.probe.sample())
+                    await measure()
                 }
             }
         }
     }
 
-    private static func repeating(every interval: Duration, _ body: () -> Void) async {
+    private func measure() async {
+        let report = await context.probe.sample()
+        context.tell("metrics", report.metrics)
+        for notice in report.notices { context.notice(notice) }
+    }
+
+    private static func repeating(every interval: Duration, _ body: () async -> Void) async {
         let clock = ContinuousClock()
         var next = clock.now
         while !Task.isCancelled {
-            body()
+            await body()
             next = max(next + interval, clock.now)
             do {
                 try await clock.sleep(until: next)

@@ -20,11 +20,12 @@ struct WorkerService: Sendable {
         let signals = try TerminationSignals.stream()
         if let list = settings.settings[Keys.cpuSet] { try Affinity.restrict(to: list) }
         let lock = try takeLock()
+        let probe = try await CardChoice.probe(settings, logger)
         let launcher: TaskLauncher
         let reactor: Reactor
         let runner: TaskRunner
         let mailbox = Mailbox<WorkerEvent>()
-        let context = try makeContext()
+        let context = try makeContext(probe)
         do throws(TaskRunnerError) {
             let journal = try AttemptJournal(root: settings.logDirectory, limits: limits(share: 1))
             let directories = try TaskDirectories(cachePath: settings.cacheDirectory, limits: limits(share: 4))
@@ -104,7 +105,7 @@ struct WorkerService: Sendable {
         )
     }
 
-    private func makeContext() throws(FatalError) -> WorkerContext {
+    private func makeContext(_ probe: any CardProbe) throws(FatalError) -> WorkerContext {
         var ids = IdentifierSource()
         let connection: NATSConnection
         do throws(NATSError) {
@@ -130,7 +131,7 @@ struct WorkerService: Sendable {
             clock: MonotonicClock(),
             incarnation: Incarnation(from: &ids),
             bootID: bootID,
-            probe: CPUProbe(),
+            probe: probe,
             logger: logger
         )
     }

@@ -52,6 +52,15 @@ struct WorkerSettings: Sendable {
                 return number
             }
         )
+        static let pins = SettingKey<[String]>.words(
+            "GPU_PINS",
+            help: "cards with fixed numbers, as N=ADDRESS or N=UUID; the others are numbered by PCI address"
+        )
+        static let exclude = SettingKey<[String]>.words(
+            "GPU_EXCLUDE",
+            default: ["integrated"],
+            help: "what is no card of the pool: integrated, display, PCI addresses, UUIDs"
+        )
         static let node = SettingKey<String?>.optionalText(
             "NODE_NAME",
             form: "a token",
@@ -162,7 +171,8 @@ struct WorkerSettings: Sendable {
         )
 
         static let all: [SettingDeclaration] = [
-            gpu.declaration, node.declaration, mergeRoot.declaration, baseRoot.declaration, ramRoot.declaration,
+            gpu.declaration, pins.declaration, exclude.declaration, node.declaration, mergeRoot.declaration,
+            baseRoot.declaration, ramRoot.declaration,
             logRoot.declaration, heartbeat.declaration, metrics.declaration, heartbeatTTL.declaration,
             timeout.declaration, slots.declaration, killGrace.declaration, drain.declaration,
             allowedDirectories.declaration, cpuSet.declaration, logFileSize.declaration, logStreamSize.declaration,

@@ -67,4 +67,41 @@ package struct FakeCard: Sendable {
             )
         }
     }
+
+    /// Why a description of a rig is none.
+    package struct MalformedRig: Error, CustomStringConvertible {
+        package let description: String
+    }
+
+    /// Reads "12xrx580,1xgtx1660": that many cards of each kind, one kind after the other on the bus.
+    package static func rig(_ text: String, seed: UInt64) throws(MalformedRig) -> [FakeCard] {
+        var generator = SplitMix64(seed: seed)
+        var cards: [FakeCard] = []
+        for part in text.split(separator: ",") {
+            let words = part.split(separator: "x", maxSplits: 1)
+            guard words.count == 2, let count = Int(words[0]), (1...64).contains(count), cards.count + count <= 120,
+                let kind = Kind(rawValue: String(words[1]))
+            else {
+                throw MalformedRig(
+                    description: "\"\(part)\" is not of the form 12xrx580 (rx580, gtx1660, gtx1060, intel)"
+                )
+            }
+            cards += rig(kind, count: count, firstBus: cards.count + 1, shuffledBy: &generator)
+        }
+        return cards
+    }
+}
+
+/// The same numbers for the same seed on every machine.
+package struct SplitMix64: RandomNumberGenerator {
+    private var state: UInt64
+    package init(seed: UInt64) { state = seed }
+
+    package mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
 }

@@ -1,3 +1,4 @@
+import FakeRig
 import Testing
 
 @testable import GPUTelemetry
@@ -139,7 +140,7 @@ struct HealthTests {
         #expect(UEvent(parsing: [UInt8](repeating: 0xff, count: 10000)) == nil)
         // Any cut of a message is refused or read, never more.
         for length in 0..<good.count { _ = UEvent(parsing: Array(good.prefix(length))) }
-        var generator = SeededGenerator(seed: 1)
+        var generator = SplitMix64(seed: 1)
         for _ in 0..<2000 {
             var bytes = good
             for _ in 0..<4 {

@@ -8,7 +8,7 @@ import WireJSON
 @Suite(.serialized)
 struct InventoryTests {
     static func mixedRig(seed: UInt64) -> [FakeCard] {
-        var generator = SeededGenerator(seed: seed)
+        var generator = SplitMix64(seed: seed)
         let radeons = FakeCard.rig(.rx580, count: 12, firstBus: 2, shuffledBy: &generator)
         let geforces = FakeCard.rig(.gtx1660, count: 8, firstBus: 0x20, shuffledBy: &generator)
         return radeons + geforces

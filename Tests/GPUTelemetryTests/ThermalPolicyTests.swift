@@ -1,3 +1,4 @@
+import FakeRig
 import GPUTelemetry
 import JobModel
 import Testing
@@ -85,7 +86,7 @@ struct ThermalPolicyTests {
     /// Against a slow model that keeps the whole history.
     @Test(arguments: 0..<20)
     func aRandomWalkKeepsTheRules(seed: UInt64) {
-        var generator = SeededGenerator(seed: seed)
+        var generator = SplitMix64(seed: seed)
         var policy = ThermalPolicy(limits: limits)
         var history: [(time: Double, temperature: Double?)] = []
         var temperature = 60.0

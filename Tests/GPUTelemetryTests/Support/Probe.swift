@@ -6,17 +6,21 @@ import WireJSON
 /// gpu-probe, started on a made-up machine.
 struct Probe {
     let rig: FakeRig
+    /// GPUProbe, or another program of the package.
+    let program: String
 
-    init(_ rig: FakeRig) { self.rig = rig }
+    init(_ rig: FakeRig, program: String = "GPUProbe") {
+        self.rig = rig
+        self.program = program
+    }
 
     /// SwiftPM puts executables beside the bundle of the tests.
-    static var executable: URL {
+    private var executable: URL {
         get throws {
             let bundles = (Bundle.allBundles + [Bundle.main]).map { $0.bundleURL.deletingLastPathComponent() }
-            let program = Bundle.main.bundleURL
-            let found = (bundles + [program]).map { $0.appending(path: "GPUProbe") }
+            let found = (bundles + [Bundle.main.bundleURL]).map { $0.appending(path: program) }
                 .first { FileManager.default.isExecutableFile(atPath: $0.path) }
-            return try #require(found, "GPUProbe is not built")
+            return try #require(found, "\(program) is not built")
         }
     }
 
@@ -44,7 +48,7 @@ struct Probe {
 
     func process(_ arguments: [String], _ variables: [String: String] = [:]) throws -> Process {
         let process = Process()
-        process.executableURL = try Self.executable
+        process.executableURL = try executable
         process.arguments = arguments
         process.environment = rig.environment.merging(variables) { $1 }
         return process
@@ -105,19 +109,5 @@ final class SamplingProbe {
             try #require(!data.isEmpty, "gpu-probe has ended")
             pending.append(data)
         }
-    }
-}
-
-/// SplitMix64: the same numbers for the same seed on every machine.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -1,0 +1,43 @@
+import GPUTelemetry
+import JobTransport
+import Logging
+import ServiceSupport
+
+/// Finds the device that belongs to a worker's number.
+enum CardChoice {
+    /// The card of the number; the processor when the machine has no card at all, which is said in the log.
+    /// - Throws: ``FatalError`` of code configuration, so that a supervisor does not try again for ever.
+    static func probe(_ settings: WorkerSettings, _ logger: Logger) async throws(FatalError) -> any CardProbe {
+        let rules = try rules(settings.settings)
+        let inventory = await inventory(rules)
+        for note in inventory.notes { logger.notice("\(note)") }
+        if inventory.cards.isEmpty && rules.pins[settings.number] == nil {
+            logger.notice("this machine has no graphics card for jobs: they run on the processor")
+            return CPUProbe()
+        }
+        do throws(InventoryError) {
+            let card = try inventory.card(settings.number)
+            for degradation in card.degradations { logger.warning("card \(card.address): \(degradation)") }
+            return GraphicsCard(card)
+        } catch {
+            throw FatalError(.configuration, error.description)
+        }
+    }
+
+    /// What GPU_PINS and GPU_EXCLUDE say.
+    static func rules(_ settings: Settings) throws(FatalError) -> InventoryRules {
+        do throws(InventoryError) {
+            return try InventoryRules(
+                pins: settings[WorkerSettings.Keys.pins],
+                exclude: settings[WorkerSettings.Keys.exclude]
+            )
+        } catch {
+            throw FatalError(.configuration, error.description)
+        }
+    }
+
+    /// Looks at the machine, off the cooperative pool: drivers may take their time.
+    static func inventory(_ rules: InventoryRules) async -> CardInventory {
+        await BlockingWork(label: "gpu-worker.inventory").run { CardInventory.scan(rules: rules) }
+    }
+}
