@@ -59,7 +59,7 @@ struct JobFollow {
     /// The sequence of the last piece of output of a job that has ended; nil while it runs.
     private var outputEnd: UInt64?
     private var seeksOutputEnd = false
-    private var lastTrouble = ""
+    private var troubles: Set<String> = []
 
     private struct OutputPlace: Hashable {
         let attempt: AttemptID
@@ -147,8 +147,7 @@ struct JobFollow {
                     case .output(let message): try note(output: message, update)
                     case .outputEnd(let sequence): outputEnd = sequence
                     case .trouble(let text):
-                        if text != lastTrouble { try update(.trouble(text)) }
-                        lastTrouble = text
+                        if troubles.insert(text).inserted { try update(.trouble(text)) }
                     }
                 }
                 if showsOutput, waiting.isEmpty, !seeksOutputEnd, sequences[jobs[0]] != nil {

@@ -2,7 +2,6 @@ import JobModel
 import JobTransport
 import NATSClient
 import ServiceSupport
-import Synchronization
 
 /// A pool as a command sees it.
 struct PoolClient: Sendable {
@@ -39,30 +38,55 @@ struct PoolClient: Sendable {
         _ settings: Settings,
         _ patience: Duration
     ) async throws(FatalError) {
-        let refusal = Mutex<NATSError?>(nil)
-        let watch = connection.addObserver { event in
-            guard case .asyncError(let error) = event, error.code == .authentication else { return }
-            refusal.withLock { $0 = error }
-        }
-        defer { watch.cancel() }
         do {
             try connection.start()
             try await connection.waitUntilConnected(deadline: patience)
         } catch {
-            let urls = settings[CommonKeys.natsURL].map(\.description).joined(separator: ",")
-            if refusal.withLock({ $0 }) != nil || error.description.contains("authentication") {
-                throw FatalError(.credentials, "the server \(urls) refuses these credentials")
-            }
-            let origin = settings.origin(of: CommonKeys.natsURL)
-            throw FatalError(
+            await connection.close()
+            throw await explain(settings)
+        }
+    }
+
+    /// Why there is no connection.
+    private static func explain(_ settings: Settings) async -> FatalError {
+        let urls = settings[CommonKeys.natsURL]
+        let place = "\(urls.map(\.description).joined(separator: ",")) (\(settings.origin(of: CommonKeys.natsURL)))"
+        switch await ServerProbe.look(at: urls.first ?? .local) {
+        case .wantsCredentials:
+            return FatalError(
+                .credentials,
+                "the server at \(place) refuses these credentials: put user and password into NATS_URL, or name a "
+                    + "file with NATS_CREDS or NATS_NKEY_SEED_FILE"
+            )
+        case .wantsTLS:
+            return FatalError(
                 .unavailable,
-                "no server answers at \(urls) (\(origin)): name one with --server URL or NATS_URL, or start a pool "
-                    + "here with: maestroctl up"
+                "the server at \(place) speaks only TLS and could not be agreed with: write tls://host, and name its "
+                    + "certificate authority in NATS_TLS_CA if it is not a public one"
+            )
+        case .notNATS: return FatalError(.unavailable, "what answers at \(place) is not a NATS server")
+        case .open: return FatalError(.unavailable, "the server at \(place) did not answer in time; try again")
+        case .unreachable(let why):
+            return FatalError(
+                .unavailable,
+                "no server answers at \(place): \(why). Name one with --server URL or NATS_URL, or start a pool here "
+                    + "with: maestroctl up"
             )
         }
     }
 
     func close() async { await connection.close() }
+
+    /// Makes sure that the pool's streams are there, so that what is asked of them next gets an answer.
+    func requirePool() async throws(FatalError) {
+        for stream in [names.workQueueStream, names.jobsStream] {
+            do {
+                _ = try await jetStream.streamInfo(stream)
+            } catch {
+                throw Self.failure(error, "stream \(stream)")
+            }
+        }
+    }
 
     /// The record of a job; the program ends with "no such job" if there is none.
     func record(_ job: JobID) async throws -> StoredRecord {

@@ -188,4 +188,24 @@ struct ServerURLTests {
         #expect(try ServerURL("nats://u:p/w@h:1").description == "nats://***@h:1")
         #expect(Secrets.masked("to nats://a:b@h,tls://t@g and x@y") == "to nats://***@h,tls://***@g and x@y")
     }
+
+    @Test(arguments: [
+        ("nats://u:p@h:1", "h", "1"), ("h", "h", "4222"), ("tls://[::1]:5", "::1", "5"), ("[::1]", "::1", "4222"),
+    ])
+    func theEndpointIsHostAndPort(_ text: String, _ host: String, _ port: String) throws {
+        let endpoint = try ServerURL(text).endpoint
+        #expect(endpoint == (host, port))
+    }
+
+    @Test(arguments: [
+        ("INFO {\"auth_required\":true,\"max_payload\":1}", ServerProbe.Finding.wantsCredentials),
+        ("INFO {\"tls_required\":true}", .wantsTLS), ("INFO {}", .open), ("SSH-2.0", .notNATS), ("", .notNATS),
+    ])
+    func theServersIntroductionIsUnderstood(_ text: String, _ finding: ServerProbe.Finding) {
+        #expect(ServerProbe.finding(in: text) == finding)
+    }
+
+    @Test func aPortWithoutServerIsUnreachable() async throws {
+        #expect(await ServerProbe.look(at: try ServerURL("nats://127.0.0.1:1")) == .unreachable("Connection refused"))
+    }
 }

@@ -23,6 +23,7 @@ struct FileSubmission {
             for task in Tasks(lines: try LineReader(path), source: &source) { _ = try task.get() }
         }
         let client = try await pool.connect()
+        try await client.requirePool()
         var source = IdentifierSource()
         var counts = Counts()
         var firstProblem: String?

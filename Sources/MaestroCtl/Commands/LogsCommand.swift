@@ -26,6 +26,7 @@ struct LogsCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try await pool.connect()
+        try await client.requirePool()
         var printer = OutputPrinter(streams: stderr ? [.standardError] : LogChunk.Stream.allCases)
         var pieces = 0
         let show: (LogChunk) -> Void = { chunk in

@@ -67,6 +67,7 @@ struct SubmitCommand: AsyncParsableCommand {
             throw FatalError(.badTask, "the task is refused: \(error)")
         }
         let client = try await pool.connect()
+        try await client.requirePool()
         try await Self.send(submission, client, isJSON: json)
         guard wait || follow else { return await client.close() }
         let live = LiveFollow(client: client, job: submission.id, isJSON: json)

@@ -44,6 +44,7 @@ struct WaitCommand: AsyncParsableCommand {
         let jobs = try ids + (fromFile.map { try Self.identifiers(in: LineReader($0)) } ?? [])
         guard !jobs.isEmpty else { return }
         let client = try await pool.connect()
+        try await client.requirePool()
         var follow = JobFollow(client, jobs)
         var progress = Progress(total: Set(jobs).count)
         var notDone = 0

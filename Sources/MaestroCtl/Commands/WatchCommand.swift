@@ -33,6 +33,7 @@ struct WatchCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try await pool.connect()
+        try await client.requirePool()
         guard let id else { return try await watchPool(client) }
         let live = LiveFollow(client: client, job: id, showsOutput: !statesOnly && !json, isJSON: json)
         let stored = try await live.run()

@@ -36,7 +36,12 @@ final class Smoke: Sendable {
             ("a maestro leads", { try await self.checkMaestro() }),
             ("every worker is heard", { try await self.checkHeartbeats() }),
         ]
-        report.add("the server answers", passed: true, seconds: 0, detail: client.connection.serverInfo?.url ?? "")
+        report.add(
+            "the server answers",
+            passed: true,
+            seconds: 0,
+            detail: Secrets.masked(client.connection.serverInfo?.url ?? "")
+        )
         for (name, check) in base {
             guard await attempt(name, report, check) else { return }
         }
