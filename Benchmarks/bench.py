@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -48,9 +49,14 @@ def spawn_limit(directory: Path, count: int) -> dict:
     return alone | {"side_by_side": processors, "side_by_side_per_second": sum(one["per_second"] for one in together)}
 
 
-def throughput(bus: Bus, count: int, round_name: str) -> dict:
+def throughput(server: str, count: int, round_name: str) -> dict:
     """Submits everything at once and waits for the last result."""
-    results = bus.subscribe(f"gpu.task.result.{round_name}-*")
+    with closing(Bus(server)) as bus:
+        return throughput_through(bus, count, round_name)
+
+
+def throughput_through(bus: Bus, count: int, round_name: str) -> dict:
+    results = bus.subscribe("gpu.task.result.*")
     tasks = [{"task_id": f"{round_name}-{number:06}", "cmd": ["/bin/true"], "max_retries": 0} for number in range(count)]
     began = time.monotonic()
     for start in range(0, count, 500):
@@ -65,16 +71,16 @@ def throughput(bus: Bus, count: int, round_name: str) -> dict:
     return {"jobs": count, "per_second": count / elapsed, "submitted_per_second": count / submitted}
 
 
-def latency(bus: Bus, count: int, round_name: str) -> dict:
+def latency(server: str, count: int, round_name: str) -> dict:
     """One job at a time: from before its submission until its result is here."""
-    results = bus.subscribe(f"gpu.task.result.{round_name}-*")
     seconds = []
-    for number in range(count):
-        task_id = f"{round_name}-{number:06}"
-        began = time.monotonic()
-        bus.submit(task_id=task_id, cmd=["/bin/true"], max_retries=0)
-        results.wait(f"gpu.task.result.{task_id}")
-        seconds.append(time.monotonic() - began)
+    with closing(Bus(server)) as bus:
+        results = bus.subscribe("gpu.task.result.*")
+        for number in range(count):
+            began = time.monotonic()
+            bus.submit(task_id=f"{round_name}-{number:06}", cmd=["/bin/true"], max_retries=0)
+            results.wait_for_count(number + 1)
+            seconds.append(time.monotonic() - began)
     return {"jobs": count, "p50_ms": 1e3 * percentile(seconds, 0.5), "p99_ms": 1e3 * percentile(seconds, 0.99),
             "all_ms": [round(1e3 * value, 3) for value in seconds]}
 
@@ -131,9 +137,8 @@ def with_pool(directory: Path, slots: int, measure: Callable[[Pool], dict]) -> d
     try:
         pool.start_maestro()
         pool.start_worker(0, SLOTS=slots)
-        # A client that only hears the results: the pool's own listens to every message, and Python is slow.
+        # The pool's own client listens to every message, and Python is slow: each measurement has its own.
         pool.bus.close()
-        pool.bus = Bus(pool.server.url)
         return measure(pool)
     finally:
         pool.close()
@@ -152,17 +157,17 @@ def main() -> int:
         directory = Path(name)
 
         def one_slot(pool: Pool) -> dict:
-            throughput(pool.bus, 200, "warm-up")
-            figures = {"latency": latency(pool.bus, options.latency_jobs, "latency"),
-                       "one_slot": throughput(pool.bus, options.jobs, "throughput")}
+            throughput(pool.server.url, 200, "warm-up")
+            figures = {"latency": latency(pool.server.url, options.latency_jobs, "latency"),
+                       "one_slot": throughput(pool.server.url, options.jobs, "throughput")}
             daemons = {"maestro": pool.maestros[0], "gpu-worker": pool.workers["0"]}
             if pool.server.daemon:
                 daemons["nats-server"] = pool.server.daemon
             return figures | {"processes": footprint(daemons, options.idle)}
 
         def many_slots(pool: Pool) -> dict:
-            throughput(pool.bus, 200, "warm-up")
-            return throughput(pool.bus, options.jobs, "throughput")
+            throughput(pool.server.url, 200, "warm-up")
+            return throughput(pool.server.url, options.jobs, "throughput")
 
         limit = spawn_limit(directory, options.jobs)
         first = with_pool(directory / "one", 1, one_slot)

@@ -32,6 +32,7 @@ from harness import Pool, TERMINAL
 KINDS = ("maestro", "worker", "server")
 WORKERS = (0, 1)
 LEAST_OF_EACH_KIND = 5
+BYTES_OF_MARKS = 2 * len("chaos-00000 0123456789abcdef01234567 12345 start")
 
 
 class NotAnswered(Exception):
@@ -106,8 +107,12 @@ class Chaos:
         return order
 
     def let_some_jobs_run(self) -> None:
-        """Waits until a random number of marks more is there: a moment that no clock decides."""
-        wanted = self.marks.stat().st_size + self.chance.randrange(20, 4000)
+        """Waits until a random number of marks more is there: a moment that no clock decides.
+
+        On average that is the share of the jobs that falls to one kill, so that the kills last as long as the jobs.
+        """
+        share = len(self.plans) * BYTES_OF_MARKS // (self.kills + 1)
+        wanted = self.marks.stat().st_size + self.chance.randrange(share // 4, share * 7 // 4)
         until = time.monotonic() + 20
         with contextlib.suppress(AssertionError):
             self.pool.events.wait_until(lambda: self.marks.stat().st_size >= wanted or time.monotonic() > until, 21)
