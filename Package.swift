@@ -85,7 +85,8 @@ let package = Package(
         .executableTarget(
             name: "MaestroCtl",
             dependencies: [
-                "CService", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport", "WireJSON",
+                "CService", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport",
+                "WireJSON",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strictUnsafe

@@ -16,9 +16,9 @@ struct EmbeddedPool: Sendable {
     /// Prepares everything; nothing runs yet.
     /// - Parameters:
     ///   - port: of the server on the loopback address; 0 takes a free one.
-    ///   - workers: how many; each has a card of its own, numbered from 0.
+    ///   - cards: the numbers of the cards; each gets a worker.
     /// - Throws: when the port is taken, a program is missing or the directory cannot be written.
-    init(directory: PoolDirectory, port: UInt16, workers: Int, natsServer: String) throws(FatalError) {
+    init(directory: PoolDirectory, port: UInt16, cards: [Int], natsServer: String) throws(FatalError) {
         guard let port = LoopbackPort.available(port) else {
             throw FatalError(
                 .configuration,
@@ -35,8 +35,8 @@ struct EmbeddedPool: Sendable {
         let tell: @Sendable (String) -> Void = { Console.say("maestroctl: \($0)") }
         server = Supervised(plan.server(natsServer), tell: tell)
         self.maestro = Supervised(plan.maestro(maestro), tell: tell)
-        self.workers = (0..<workers).map { Supervised(plan.worker($0, worker), tell: tell) }
-        cards = (0..<workers).compactMap { GPUID(node: nil, number: $0) }
+        workers = cards.map { Supervised(plan.worker($0, worker), tell: tell) }
+        self.cards = cards.compactMap { GPUID(node: nil, number: $0) }
     }
 
     private enum Happening: Sendable {

@@ -13,7 +13,8 @@ struct PoolPlan: Sendable {
     /// Our own environment without what would point the programs at another pool or another supervisor.
     static var environment: [String: String] {
         let foreign = Set(CommonKeys.all.map(\.name)).subtracting(["LOG_LEVEL"])
-            .union(["MAESTRO_CONF", "GPU_WORKER_CONF", "NODE_NAME", "NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"])
+            .union(["MAESTRO_CONF", "GPU_WORKER_CONF", "NODE_NAME", "GPU_PINS", "GPU_EXCLUDE"])
+            .union(["NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"])
         return HostInfo.environment.filter { !foreign.contains($0.key) }
     }
 

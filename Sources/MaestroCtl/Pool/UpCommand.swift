@@ -1,4 +1,6 @@
 import ArgumentParser
+import Dispatch
+import GPUTelemetry
 import ServiceSupport
 
 struct UpCommand: AsyncParsableCommand {
@@ -48,14 +50,32 @@ struct UpCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let cards = InstalledCards.count()
         let pool = try EmbeddedPool(
             directory: PoolDirectory(dir ?? PoolDirectory.standard),
             port: port,
-            workers: workers ?? max(1, cards),
+            cards: await Self.cards(wanted: workers),
             natsServer: Executables.natsServer(named: natsServer)
         )
         let status = try await pool.run(command)
         if status != 0 { throw ArgumentParser.ExitCode(status) }
+    }
+
+    /// The numbers of the cards to start workers for: those of this machine's, or as many as wanted where it has none.
+    private static func cards(wanted: Int?) async throws -> [Int] {
+        let found = await withCheckedContinuation { continuation in
+            // Drivers may take their time.
+            DispatchQueue(label: "maestroctl.cards").async {
+                continuation.resume(returning: CardInventory.scan().cards.map(\.number).sorted())
+            }
+        }
+        guard !found.isEmpty else { return Array(0..<(wanted ?? 1)) }
+        guard let wanted else { return found }
+        guard wanted <= found.count else {
+            throw FatalError(
+                .configuration,
+                "--workers \(wanted): this machine has \(Printable.count(found.count, "card")), and each worker needs one"
+            )
+        }
+        return Array(found.prefix(wanted))
     }
 }
