@@ -42,7 +42,10 @@ let package = Package(
         // The protocol over JetStream
         .target(
             name: "JobTransport",
-            dependencies: ["JobModel", "NATSClient", "ServiceSupport", "WireJSON"],
+            dependencies: [
+                "JobModel", "NATSClient", "ServiceSupport", "WireJSON",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: strict
         ),
 

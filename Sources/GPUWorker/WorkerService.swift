@@ -152,7 +152,7 @@ struct WorkerService: Sendable {
         case .success(let attempts): recovered = attempts
         case .failure(let error): throw FatalError(error, settings)
         }
-        try await reachServer(context)
+        try await ServerWait(context.connection, settings: settings.settings, logger: logger).reach()
         let registrar = Registrar(
             control: ControlStore(context.jetStream, names: settings.names),
             connection: context.connection,
@@ -166,21 +166,6 @@ struct WorkerService: Sendable {
         )
         let sequence = try await registrar.register()
         return Registration(registrar: registrar, sequence: sequence, recovered: recovered)
-    }
-
-    private func reachServer(_ context: WorkerContext) async throws {
-        let urls = settings.settings[CommonKeys.natsURL].map(\.description).joined(separator: ",")
-        while true {
-            try Task.checkCancellation()
-            do throws(NATSError) {
-                return try await context.connection.waitUntilConnected(deadline: .seconds(10))
-            } catch {
-                logger.warning(
-                    "the NATS server does not answer yet; is it running, and is NATS_URL right?",
-                    metadata: ["NATS_URL": "\(urls)", "error": "\(error)"]
-                )
-            }
-        }
     }
 
     private func serve(

@@ -68,19 +68,17 @@ struct MaestroService: Sendable {
     /// Waits for the server and makes the one stream that leading needs; the leader makes the others.
     /// - Throws: what only a person can put right; `CancellationError` when told to stop.
     private func begin(_ context: MaestroContext, _ notifier: ServiceNotifier) async throws {
+        try await ServerWait(context.connection, settings: settings.settings, logger: logger).reach()
         while true {
             try Task.checkCancellation()
-            do {
-                try await context.connection.waitUntilConnected(deadline: .seconds(10))
+            do throws(PoolStreamsError) {
                 try await PoolStreams(names: settings.names, limits: settings.limits).ensureControl(context.jetStream)
                 break
-            } catch let error as PoolStreamsError where !error.isTransient {
-                throw FatalError(.configuration, error.description)
             } catch {
-                let urls = settings.settings[CommonKeys.natsURL].map(\.description).joined(separator: ",")
+                guard error.isTransient else { throw FatalError(.configuration, error.description) }
                 logger.warning(
-                    "the NATS server does not answer yet; is it running with JetStream, and is NATS_URL right?",
-                    metadata: ["NATS_URL": "\(urls)", "error": "\(error)"]
+                    "the streams cannot be made yet; does the NATS server run with JetStream (-js)?",
+                    metadata: ["error": "\(error)"]
                 )
                 await Pause.afterFailure()
             }
