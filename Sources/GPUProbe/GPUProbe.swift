@@ -59,8 +59,8 @@ struct GPUProbe {
     /// The memory and descriptors before and after, with the CPU time of one sample.
     private static func soak(_ card: Card, count: Int) async {
         let reader = CardReader(card)
-        // What is made once is there after some samples.
-        for _ in 0..<200 { _ = await reader.sample() }
+        // What is made once, and the allocator's own stock, is there after some thousand samples.
+        for _ in 0..<4000 { _ = await reader.sample() }
         let before = Resources.now
         for _ in 0..<count {
             _ = JSON.object(await reader.sample().metrics).encoded()
@@ -115,7 +115,7 @@ private struct Resources {
         while unsafe fgets(&buffer, Int32(buffer.count), file) != nil {
             let line = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
             guard line.hasPrefix(key) else { continue }
-            return line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) } ?? 0
+            return line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? 0
         }
         return 0
     }

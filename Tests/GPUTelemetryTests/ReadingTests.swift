@@ -223,9 +223,13 @@ struct ReadingTests {
         let used = try Probe(FakeRig([card])).json(["soak", "0", "17280"])
         let before = try #require(used["rss_kib_before"]?.intValue)
         let after = try #require(used["rss_kib_after"]?.intValue)
-        #expect(after - before < 2048)
+        // A leak of 32 bytes a sample would be more.
+        #expect(after - before < 512)
         #expect(used["fds_before"] == used["fds_after"])
-        #expect(used["threads_after"]?.intValue ?? 99 <= (used["threads_before"]?.intValue ?? 0) + 2)
+        #expect(try #require(used["fds_before"]?.intValue) > 0)
+        let threads = try #require(used["threads_before"]?.intValue)
+        #expect(threads > 1)
+        #expect(try #require(used["threads_after"]?.intValue) <= threads + 2)
         print("CPU per sample on \(card.kind): \(used["cpu_us_per_sample"]?.doubleValue ?? 0) us")
     }
 }
