@@ -95,6 +95,13 @@ final class SamplingProbe {
         process.waitUntilExit()
     }
 
+    /// The threads that the program has now.
+    var threads: Int {
+        get throws {
+            try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process.processIdentifier)/task").count
+        }
+    }
+
     /// The next sample.
     func sample(pids: [Int32] = []) throws -> JSON {
         let line = pids.map(String.init).joined(separator: " ") + "\n"
