@@ -130,6 +130,7 @@ let package = Package(
         ),
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "WorkerCoreTests", dependencies: ["WorkerCore", "JobModel"], swiftSettings: strict),
+        .testTarget(name: "GPUWorkerTests", dependencies: ["GPUWorker"], swiftSettings: strict),
         .testTarget(name: "TaskRunnerTests", dependencies: ["TaskRunner", "WireJSON"], swiftSettings: strict),
         .testTarget(name: "JobModelTests", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
         .testTarget(
