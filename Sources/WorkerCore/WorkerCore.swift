@@ -102,13 +102,11 @@ package struct WorkerCore: Sendable {
     /// Gives free slots to those who wait, first come, first served.
     private mutating func fillSlots(at now: Timestamp) {
         guard phase == .serving, !isReportingTooMuch else { return }
-        var free = policy.slots - blockedSlots - attempts.values.count(where: \.isOccupying)
+        let free = policy.slots - blockedSlots - attempts.values.count(where: \.isOccupying)
         guard free > 0 else { return }
-        let waiting = attempts.values.filter { $0.phase == .ready }.sorted { $0.number < $1.number }
-        for attempt in waiting.prefix(free) {
-            free -= 1
-            claim(attempt.id, at: now)
-        }
+        // The scheduler sends what comes first first: a message whose record is still being read is not overtaken.
+        let waiting = attempts.values.filter(\.isHeld).sorted { $0.number < $1.number }
+        for attempt in waiting.prefix(while: { $0.phase == .ready }).prefix(free) { claim(attempt.id, at: now) }
     }
 
     /// Messages are pulled as slots will need them: the bus holds the rest, where the scheduler can take it back.

@@ -139,6 +139,21 @@ struct WorkerCoreTests {
         #expect(bench.todo.contains(.pull(1)))
     }
 
+    @Test func jobsStartInTheOrderOfTheirMessages() throws {
+        let bench = try Bench.serving()
+        let first = try bench.dispatch("first")
+        let second = try bench.dispatch("second")
+        for message in [first, second] { _ = bench.deliver(message) }
+        for message in [second, first] {
+            let attempt = try #require(message.attempt)
+            #expect(bench.take(.prepare(message)))
+            bench.handle(.prepared(attempt, bench.records[message.record.id], nil))
+        }
+        bench.answer()
+        #expect(try bench.state("first") == .running)
+        #expect(try bench.state("second") == .scheduled)
+    }
+
     @Test func aProcessThatCannotBeKilledClosesItsSlot() throws {
         let bench = try Bench.serving()
         let started = try bench.run("a", retries: 0)
