@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,7 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "Tests/System"))
-from harness import BIN_DIR, NATS_SERVER, Bus, Daemon, Pool  # noqa: E402  (found by the line above)
+from harness import BIN_DIR, NATS_SERVER, Bus, Daemon, DeadlinePassed, Pool  # noqa: E402  (found by the line above)
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -63,7 +64,13 @@ def throughput_through(bus: Bus, count: int, round_name: str) -> dict:
         batch = tasks[start : start + 500]
         bus.store_all("gpu.task.enqueue", batch, [f"sub:{task['task_id']}" for task in batch])
     submitted = time.monotonic() - began
-    results.wait_for_count(count, 300)
+    try:
+        results.wait_for_count(count, 120)
+    except DeadlinePassed as error:
+        states = Counter(message.json["state"] for message in bus.every("ORG_JOBS", "gpu.task.state.*"))
+        raise SystemExit(f"bench: {error}; records: {dict(states)}, waiting in ORG_WQ: {bus.count('ORG_WQ')}, "
+                         f"in ORG_RUN: {bus.count('ORG_RUN')}, "
+                         f"results: {len(bus.every('ORG_EVENTS', 'gpu.task.result.*'))}") from error
     elapsed = time.monotonic() - began
     wrong = [message.subject for message in results.all() if not message.json["ok"]]
     if wrong:

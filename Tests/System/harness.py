@@ -242,6 +242,8 @@ class Bus:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(deadline)
 
     def close(self) -> None:
+        if not self._thread.is_alive():
+            return
         with contextlib.suppress(Exception):
             self._run(self._client.close(), 10)
         self._loop.call_soon_threadsafe(self._loop.stop)
