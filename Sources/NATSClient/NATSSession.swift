@@ -64,7 +64,7 @@ final class NATSSession: @unchecked Sendable {
         CallbackRegistry.removeSession(number)
         // Unchecked for the same reason as the class.
         nonisolated(unsafe) let handle = unsafe handle
-        cleanup.async { unsafe natsConnection_Destroy(handle) }
+        cleanup.asyncAfter(deadline: .now() + LibraryGrace.period) { unsafe natsConnection_Destroy(handle) }
     }
 
     func happened(_ event: Event) { onEvent(self, event) }
@@ -196,6 +196,15 @@ final class LibrarySubscription: @unchecked Sendable {
         // It takes the connection's lock, which a blocked write may hold.
         // Unchecked for the same reason as the class.
         nonisolated(unsafe) let handle = unsafe handle
-        cleanup.async { unsafe natsSubscription_Destroy(handle) }
+        cleanup.async { unsafe _ = natsSubscription_Unsubscribe(handle) }
+        cleanup.asyncAfter(deadline: .now() + LibraryGrace.period) { unsafe natsSubscription_Destroy(handle) }
     }
+}
+
+/// How long an ended object of the C library is kept before it is freed.
+///
+/// libnats 3.4.1 can still be inside an object on a thread of its own when the call that ends it returns: freeing it at
+/// once corrupts the heap in about one of a hundred stress runs.
+private enum LibraryGrace {
+    static let period = DispatchTimeInterval.seconds(2)
 }
