@@ -152,14 +152,3 @@ final class RunInbox: Sendable {
         }
     }
 }
-
-/// The wait after something failed that may work before long: half a second to one and a half.
-enum Pause {
-    static func afterFailure() async {
-        do {
-            try await Task.sleep(for: .milliseconds(Int64.random(in: 500...1500)))
-        } catch {
-            // Cancelled: the caller looks at that itself.
-        }
-    }
-}

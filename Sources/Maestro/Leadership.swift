@@ -224,15 +224,3 @@ struct Leadership: Sendable {
         }
     }
 }
-
-/// The wait after something failed that may work before long: half a second to one and a half.
-enum Pause {
-    static func afterFailure() async {
-        let delay = Duration.milliseconds(Int64.random(in: 500...1500))
-        do {
-            try await Task.sleep(for: delay)
-        } catch {
-            // Cancelled: the caller looks at that itself.
-        }
-    }
-}
