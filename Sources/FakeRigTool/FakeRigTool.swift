@@ -5,8 +5,17 @@ import Foundation
 ///
 ///     fake-rig 12xrx580,8xgtx1660 [SEED]
 ///
-/// prints one line of JSON, `{"root":…,"environment":{…}}`, and removes the machine when its stdin ends. The cards
-/// are not real: nothing computes on them.
+/// prints one line of JSON, `{"root":…,"environment":{…},"cards":[{"pci":…,"kind":…},…]}`, then carries out the
+/// commands that come on stdin, a line each, and answers each by a line, `ok` or what was wrong. It removes the
+/// machine when its stdin ends. The cards are not real: nothing computes on them.
+///
+///     set CARD ATTRIBUTE VALUE        a file of the card's PCI device: gpu_busy_percent, hwmon/temp1_input
+///     fault CARD ATTRIBUTE [FAULT]    its reads fail ("errno 5") or are slow ("delay 3000"); without FAULT no longer
+///     answer CARD KEY [VALUE]         what the amdgpu driver answers: errno, vram_lost, accel_working
+///     nvml CARD KEY [VALUE]           what NVML answers for the card: temperature, return, xid
+///     pull CARD                       takes it out of the machine
+///
+/// CARD is a PCI address.
 @main
 struct FakeRigTool {
     static func main() {
@@ -24,9 +33,47 @@ struct FakeRigTool {
             seed: arguments.dropFirst().first.flatMap { UInt64($0) } ?? 1
         )
         let rig = try FakeRig(cards)
-        let made: [String: Any] = ["root": rig.root.path, "environment": rig.environment]
+        let listed = cards.map { ["pci": $0.address, "kind": $0.kind.rawValue] }
+        let made: [String: Any] = ["root": rig.root.path, "environment": rig.environment, "cards": listed]
         FileHandle.standardOutput.write(try JSONSerialization.data(withJSONObject: made) + Data("\n".utf8))
-        _ = try FileHandle.standardInput.readToEnd()
+        while let line = readLine() {
+            FileHandle.standardOutput.write(Data((answer(to: line, rig, cards) + "\n").utf8))
+        }
         withExtendedLifetime(rig) {}
+    }
+
+    private static func answer(to line: String, _ rig: FakeRig, _ cards: [FakeCard]) -> String {
+        // The value is the rest of the line, spaces and all.
+        let words = line.split(separator: " ", maxSplits: 3).map(String.init)
+        guard words.count >= 2, let card = cards.first(where: { $0.address == words[1] }) else {
+            return "\"\(line)\" names no command and card of this machine"
+        }
+        do {
+            try carryOut(words[0], card, words.dropFirst(2).first, words.dropFirst(3).first, rig)
+            return "ok"
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    private static func carryOut(
+        _ command: String,
+        _ card: FakeCard,
+        _ key: String?,
+        _ value: String?,
+        _ rig: FakeRig
+    ) throws {
+        switch (command, key, value) {
+        case ("set", let key?, let value?): try rig.set(card, key, value)
+        case ("fault", let key?, let value): try rig.fault(card, key, value)
+        case ("answer", let key?, let value): try rig.answer(card, key, value)
+        case ("nvml", let key?, let value): try rig.nvml(card, key, value)
+        case ("pull", nil, nil): try rig.pull(card)
+        default: throw UnknownCommand()
+        }
+    }
+
+    private struct UnknownCommand: Error, CustomStringConvertible {
+        let description = "there are the commands set, fault, answer, nvml and pull, each with a card and what it needs"
     }
 }
