@@ -132,7 +132,12 @@ let package = Package(
         .testTarget(name: "WorkerCoreTests", dependencies: ["WorkerCore", "JobModel"], swiftSettings: strict),
         .testTarget(name: "GPUWorkerTests", dependencies: ["GPUWorker"], swiftSettings: strict),
         .testTarget(name: "TaskRunnerTests", dependencies: ["TaskRunner", "WireJSON"], swiftSettings: strict),
-        .testTarget(name: "JobModelTests", dependencies: ["JobModel", "WireJSON"], swiftSettings: strict),
+        .testTarget(
+            name: "JobModelTests",
+            dependencies: ["JobModel", "WireJSON"],
+            exclude: ["Samples"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "ServiceSupportTests",
             dependencies: ["ServiceSupport", "JobModel", .product(name: "Logging", package: "swift-log")],

@@ -31,7 +31,8 @@ package struct LeaderLease: Sendable, Equatable {
     package func encoded() -> [UInt8] {
         JSON.object(
             JSONObject([
-                ("holder", .string(holder.text)), ("host", .string(host)), ("pid", .int(processID)),
+                ("v", .int(FormatVersion.current)), ("holder", .string(holder.text)), ("host", .string(host)),
+                ("pid", .int(processID)),
                 ("duration", .double(duration.inSeconds)), ("released", .bool(isReleased)), ("op", .string(op.text)),
             ])
         ).encoded()
@@ -86,7 +87,8 @@ package struct WorkerRegistration: Sendable, Equatable {
     package func encoded() -> [UInt8] {
         JSON.object(
             JSONObject([
-                ("gpu_id", gpu.json), ("incarnation", .string(incarnation.text)), ("host", .string(host)),
+                ("v", .int(FormatVersion.current)), ("gpu_id", gpu.json), ("incarnation", .string(incarnation.text)),
+                ("host", .string(host)),
                 ("boot_id", .string(bootID)), ("pid", .int(processID)), ("released", .bool(isReleased)),
                 ("op", .string(op.text)),
             ])
@@ -122,6 +124,7 @@ private struct ControlFields {
         } catch {
             throw MalformedMessage(expected, error.description)
         }
+        try FormatVersion.check(json["v"], in: expected)
         guard let op = json["op"]?.stringValue.flatMap({ OperationID($0) }) else {
             throw MalformedMessage(expected, "op is missing or not a token")
         }
@@ -154,7 +157,9 @@ package struct ResultsPlace: Sendable, Equatable {
 
     package init(through: UInt64) { self.through = through }
 
-    package func encoded() -> [UInt8] { JSON.object(["through": .int(through)]).encoded() }
+    package func encoded() -> [UInt8] {
+        JSON.object(["v": .int(FormatVersion.current), "through": .int(through)]).encoded()
+    }
 
     package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
         let json: JSON
@@ -163,6 +168,7 @@ package struct ResultsPlace: Sendable, Equatable {
         } catch {
             throw MalformedMessage("place of the results", error.description)
         }
+        try FormatVersion.check(json["v"], in: "place of the results")
         guard let through = json["through"]?.unsignedValue else {
             throw MalformedMessage("place of the results", "through is missing")
         }

@@ -15,14 +15,11 @@ package struct MalformedMessage: Error, Equatable, CustomStringConvertible {
 }
 
 extension JobRecord {
-    /// The version of the record's format that this program writes.
-    package static let formatVersion = 1
-
     /// The record as it is stored.
     package func encoded() -> [UInt8] {
         var writer = JSONWriter(capacity: 512 + submission.count)
         writer.beginObject()
-        writer.field("v", Self.formatVersion)
+        writer.field("v", FormatVersion.current)
         writer.field("task_id", id.text)
         writer.field("state", state.rawValue)
         writer.field("op", op.text)
@@ -72,6 +69,7 @@ extension JobRecord {
     }
 
     private init(_ record: RecordFields) throws {
+        try FormatVersion.check(record.fields.value("v"), in: "record")
         let stateName = try record.string("state")
         guard let state = JobState(rawValue: stateName) else {
             throw MalformedMessage("record", "the state \(JobTask.quoted(stateName)) is unknown")

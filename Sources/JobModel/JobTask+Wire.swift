@@ -37,6 +37,7 @@ extension JobTask {
         }
         id = try Self.jobID(json["task_id"], field: "task_id")
         let fields = TaskFields(json: json, id: id)
+        try fields.checkVersion()
         command = try fields.command()
         gpu = try fields.gpu()
         workingDirectory = try fields.workingDirectory()
@@ -83,6 +84,15 @@ private struct TaskFields {
     private func present(_ key: String) -> JSON? {
         guard let value = json[key], !value.isNull else { return nil }
         return value
+    }
+
+    /// A task of a later version may ask for something that would be ignored here.
+    func checkVersion() throws(TaskRefusal) {
+        guard let version = json["v"]?.intValue, version > FormatVersion.current else { return }
+        throw refuse(
+            "the task is of version \(version), and this pool reads up to version \(FormatVersion.current); upgrade its "
+                + "maestro, or submit it without v"
+        )
     }
 
     func command() throws(TaskRefusal) -> JobTask.Command {

@@ -62,6 +62,7 @@ package struct LogChunk: Sendable, Equatable {
         } catch {
             throw MalformedMessage("log chunk", error.description)
         }
+        try FormatVersion.check(json["v"], in: "log chunk")
         guard let job = json["task_id"]?.stringValue.flatMap({ JobID($0) }),
             let attempt = json["attempt_id"]?.stringValue.flatMap({ AttemptID($0) }),
             let stream = json["stream"]?.stringValue.flatMap(Stream.init(rawValue:)),

@@ -19,7 +19,7 @@ package struct RunMessage: Sendable, Equatable {
         let recordBytes = record.encoded()
         var writer = JSONWriter(capacity: recordBytes.count + 128)
         writer.beginObject()
-        writer.field("v", JobRecord.formatVersion)
+        writer.field("v", FormatVersion.current)
         writer.field("attempt_id", record.attempt?.text ?? "")
         writer.field("sequence", sequence)
         writer.field("record", raw: recordBytes)
@@ -36,13 +36,16 @@ package struct RunMessage: Sendable, Equatable {
         let fields: JSONFields
         let sequence: UInt64?
         let attempt: String?
+        let version: JSON?
         do {
             fields = try JSONFields(parsing: bytes)
+            version = try fields.value("v")
             sequence = try fields.value("sequence")?.unsignedValue
             attempt = try fields.value("attempt_id")?.stringValue
         } catch {
             throw refuse(error.description)
         }
+        if let problem = FormatVersion.problem(in: version) { throw refuse(problem) }
         guard let raw = fields.raw("record") else { throw refuse("it holds no record") }
         guard let sequence, sequence > 0 else { throw refuse("it holds no sequence") }
         let record: JobRecord

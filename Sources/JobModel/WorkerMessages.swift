@@ -146,6 +146,7 @@ private struct WorkerFields {
         } catch {
             throw MalformedMessage(expected, error.description)
         }
+        try FormatVersion.check(json["v"], in: expected)
         guard let gpu = json["gpu_id"].flatMap({ GPUID($0) }) else {
             throw MalformedMessage(expected, "gpu_id is missing or not a card's id")
         }
