@@ -48,6 +48,10 @@ chaos-test: build venv ## a short chaos test alone
 chaos: build venv ## 5,000 jobs while everything is killed at random; CHAOS_FLAGS="--seed N --jobs N --kills N"
 	scripts/timed "chaos" $(PYTHON) Tests/System/chaos.py $(CHAOS_FLAGS)
 
+.PHONY: fuzz
+fuzz: deps-build ## made-up bytes for every reader, guided by coverage; SECONDS=n in all
+	scripts/timed "fuzz" scripts/fuzz $(or $(SECONDS),60)
+
 .PHONY: smoke
 smoke: build deps-test ## runs a whole private pool and proves it end to end
 	scripts/timed "smoke" scripts/with-pool $(BIN_DIR)/maestroctl smoke

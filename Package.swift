@@ -6,6 +6,31 @@ let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
 /// Targets that touch C: every unsafe use is written out as such.
 let strictUnsafe: [SwiftSetting] = strict + [.strictMemorySafety()]
 
+/// `make fuzz` builds these three: each reads bytes from outside under libFuzzer, which has the program's `main`.
+let fuzzTargets: [Target] =
+    Context.environment["MAESTRO_FUZZ"] == nil
+    ? []
+    : [
+        .executableTarget(
+            name: "FuzzWire",
+            dependencies: ["JobModel", "NATSClient", "WireJSON"],
+            path: "Tests/Fuzz/Wire",
+            swiftSettings: strictUnsafe
+        ),
+        .executableTarget(
+            name: "FuzzSettings",
+            dependencies: ["JobModel", "ServiceSupport"],
+            path: "Tests/Fuzz/Settings",
+            swiftSettings: strictUnsafe
+        ),
+        .executableTarget(
+            name: "FuzzSysfs",
+            dependencies: ["GPUTelemetry"],
+            path: "Tests/Fuzz/Sysfs",
+            swiftSettings: strictUnsafe
+        ),
+    ]
+
 let package = Package(
     name: "Maestro",
     products: [
@@ -157,5 +182,5 @@ let package = Package(
             dependencies: ["SchedulerCore", "JobModel", "WireJSON"],
             swiftSettings: strict
         ),
-    ]
+    ] + fuzzTargets
 )

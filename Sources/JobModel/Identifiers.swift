@@ -85,7 +85,7 @@ package struct GPUID: Sendable, Hashable, Comparable, CustomStringConvertible {
 
     /// The number of an id without node name, else nil.
     package var number: Int? {
-        guard let number = Int(text), String(number) == text else { return nil }
+        guard let number = Int(text), number >= 0, String(number) == text else { return nil }
         return number
     }
 

@@ -25,7 +25,7 @@ import JobModel
         #expect((0..<1000).allSatisfy { _ in (0..<1).contains(a.unit()) })
     }
 
-    @Test(arguments: [("3", JSON.number("3")), ("rig1-3", "rig1-3"), ("03", "03")])
+    @Test(arguments: [("3", JSON.number("3")), ("rig1-3", "rig1-3"), ("03", "03"), ("-3", "-3")])
     func cardIDsAreNumbersOrNames(text: String, json: JSON) throws {
         let gpu = try #require(GPUID(text))
         #expect(gpu.json == json)
