@@ -43,11 +43,31 @@ package struct RecordStore: Sendable {
         return try message.map { message throws(MalformedMessage) in try StoredRecord(message) }
     }
 
+    /// Sends a write without waiting for its answer: writes reach the server in the order of these calls, and their
+    /// answers come back in that order. What is not settled by its first answer goes on with ``write(_:expected:after:until:)``.
+    ///
+    /// - Parameter completion: called exactly once, on a thread that must not be blocked; possibly before this returns.
+    package func send(
+        _ record: JobRecord,
+        expected: UInt64,
+        completion: @escaping @Sendable (PublishOutcome) -> Void
+    ) {
+        jetStream.publish(
+            record.encoded(),
+            to: names.state(record.id),
+            expectedLastSubjectSequence: expected,
+            completion: completion
+        )
+    }
+
     /// Stores a revision if the record stands at `expected` (0: if there is none), and goes on until it knows.
-    /// - Parameter until: when to give up; the outcome is unknown then.
+    /// - Parameters:
+    ///   - first: what the write came to when it was already sent once.
+    ///   - until: when to give up; the outcome is unknown then.
     package func write(
         _ record: JobRecord,
         expected: UInt64,
+        after first: PublishOutcome? = nil,
         until: ContinuousClock.Instant
     ) async -> RecordWriteOutcome {
         let op = record.op
@@ -57,6 +77,7 @@ package struct RecordStore: Sendable {
             stream: names.jobsStream,
             expected: expected,
             isOurs: { message in Self.mark(of: message) == op },
+            after: first,
             until: until
         )
         switch outcome {

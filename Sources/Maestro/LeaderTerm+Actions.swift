@@ -14,8 +14,8 @@ extension LeaderTerm {
         _ group: inout DiscardingTaskGroup
     ) {
         switch action {
-        case .write(let record, let expected): group.addTask { await write(record, expected: expected) }
-        case .publishRun(let gpu, let message): group.addTask { await publishRun(gpu, message) }
+        case .write(let record, let expected): send(record, expected: expected)
+        case .publishRun(let gpu, let message): sendRun(gpu, message)
         case .deleteRun(let gpu, let attempt, let sequence):
             group.addTask { await deleteRun(gpu, attempt, sequence: sequence) }
         case .settle(let tokens): submissions.settle(tokens)
@@ -43,10 +43,46 @@ extension LeaderTerm {
 
     private var isTrusted: Bool { context.clock.now() < trust.until }
 
+    // MARK: what its first answer did not settle
+
+    /// A message that was sent and not stored, as far as its first answer tells.
+    enum Unsettled: Sendable {
+        case write(JobRecord, expected: UInt64, PublishOutcome)
+        case run(GPUID, RunMessage, PublishOutcome)
+    }
+
+    /// Brings each of them to its end, until the term is over.
+    func settleUnsettled() async {
+        await withDiscardingTaskGroup { group in
+            while true {
+                let batch = await unsettled.receive()
+                if batch.isEmpty { return group.cancelAll() }
+                for one in batch { group.addTask { await settle(one) } }
+            }
+        }
+    }
+
+    private func settle(_ one: Unsettled) async {
+        switch one {
+        case .write(let record, let expected, let first): await settle(record, expected: expected, after: first)
+        case .run(let gpu, let message, let first): await settleRun(gpu, message, after: first)
+        }
+    }
+
     // MARK: records
 
-    private func write(_ record: JobRecord, expected: UInt64) async {
-        switch await context.records.write(record, expected: expected, until: patience) {
+    /// Writes are sent in the order of the decisions: jobs are to reach a card in the order of their places.
+    private func send(_ record: JobRecord, expected: UInt64) {
+        context.records.send(record, expected: expected) { [mailbox, unsettled] outcome in
+            guard case .stored(let ack) = outcome else {
+                return unsettled.sendOutcome(.write(record, expected: expected, outcome))
+            }
+            mailbox.sendOutcome(.writeEnded(record.id, record.op, .stored(sequence: ack.sequence)))
+        }
+    }
+
+    private func settle(_ record: JobRecord, expected: UInt64, after first: PublishOutcome) async {
+        switch await context.records.write(record, expected: expected, after: first, until: patience) {
         case .stored(let sequence):
             mailbox.sendOutcome(.writeEnded(record.id, record.op, .stored(sequence: sequence)))
         case .conflict(let current):
@@ -77,15 +113,25 @@ extension LeaderTerm {
 
     // MARK: runs
 
-    private func publishRun(_ gpu: GPUID, _ message: RunMessage) async {
+    private func sendRun(_ gpu: GPUID, _ message: RunMessage) {
         guard let attempt = message.attempt else { return }
         let job = message.record.id
         guard isTrusted else {
             return mailbox.sendOutcome(.runRefused(job, attempt, reason: "the lease was not trusted at that time"))
         }
+        context.jetStream.publish(message.encoded(), to: context.names.run(gpu)) { [mailbox, unsettled] outcome in
+            guard case .stored(let ack) = outcome else { return unsettled.sendOutcome(.run(gpu, message, outcome)) }
+            mailbox.sendOutcome(.runPublished(job, gpu, attempt, sequence: ack.sequence))
+        }
+    }
+
+    private func settleRun(_ gpu: GPUID, _ message: RunMessage, after first: PublishOutcome) async {
+        guard let attempt = message.attempt else { return }
+        let job = message.record.id
         let outcome = await context.jetStream.publishUntilDefinite(
             message.encoded(),
             to: context.names.run(gpu),
+            after: first,
             until: trustDeadline
         )
         switch outcome {

@@ -13,6 +13,7 @@ struct LeaderTerm: Sendable {
     let context: MaestroContext
     let trust: LeaseTrust
     let mailbox = Mailbox<SchedulerEvent>()
+    let unsettled = Mailbox<Unsettled>()
     let requests: RequestDesk
     let submissions: SubmissionDesk
 
@@ -43,6 +44,7 @@ struct LeaderTerm: Sendable {
             }
         } onCancel: {
             mailbox.close()
+            unsettled.close()
             submissions.stop()
         }
         timer.cancel()
@@ -71,6 +73,7 @@ struct LeaderTerm: Sendable {
     private func serve(timer: DeadlineTimer, in group: inout DiscardingTaskGroup) async {
         var core = SchedulerCore(policy: context.settings.policy, ids: IdentifierSource())
         group.addTask { await submissions.serve() }
+        group.addTask { await settleUnsettled() }
         let pulse = Pulse(context: context)
         group.addTask { await pulse.run() }
         while true {

@@ -59,6 +59,7 @@ extension JetStream {
     ///
     /// Without a message id or an expected sequence a repetition may store the message twice.
     ///
+    /// - Parameter first: what the write came to when it was already sent once.
     /// - Returns: `unknown` only when `until` has passed, the connection was closed or the task was cancelled.
     package func publishUntilDefinite(
         _ payload: [UInt8],
@@ -66,17 +67,24 @@ extension JetStream {
         messageID: String? = nil,
         expectedLastSubjectSequence: UInt64? = nil,
         headers: NATSHeaders = [:],
+        after first: PublishOutcome? = nil,
         until: ContinuousClock.Instant
     ) async -> PublishOutcome {
         var retry = RetryPace(until: until)
+        var earlier = first
         while true {
-            let outcome = await publish(
-                payload,
-                to: subject,
-                messageID: messageID,
-                expectedLastSubjectSequence: expectedLastSubjectSequence,
-                headers: headers
-            )
+            let outcome: PublishOutcome
+            if let sent = earlier.take() {
+                outcome = sent
+            } else {
+                outcome = await publish(
+                    payload,
+                    to: subject,
+                    messageID: messageID,
+                    expectedLastSubjectSequence: expectedLastSubjectSequence,
+                    headers: headers
+                )
+            }
             guard case .unknown(let error) = outcome else { return outcome }
             if let final = await retry.wait(after: error, for: connection) { return .unknown(final) }
         }
@@ -91,6 +99,7 @@ extension JetStream {
     ///   - stream: the stream that holds the subject, for reading it back.
     ///   - expected: the sequence that the record is at; 0 if there is none.
     ///   - isOurs: whether a record is the one that this call writes, by its content.
+    ///   - first: what the write came to when it was already sent once.
     package func compareAndSet(
         _ payload: [UInt8],
         to subject: String,
@@ -98,6 +107,7 @@ extension JetStream {
         expected: UInt64,
         headers: NATSHeaders = [:],
         isOurs: @Sendable (StoredMessage) -> Bool,
+        after first: PublishOutcome? = nil,
         until: ContinuousClock.Instant
     ) async -> CompareAndSetOutcome {
         let outcome = await publishUntilDefinite(
@@ -105,6 +115,7 @@ extension JetStream {
             to: subject,
             expectedLastSubjectSequence: expected,
             headers: headers,
+            after: first,
             until: until
         )
         switch outcome {
