@@ -30,11 +30,16 @@ build: deps-build
 	swift build -c release --static-swift-stdlib
 
 .PHONY: test
-test: unit-test example-test system-test chaos-test ## unit tests, then the system tests, each with its time
+test: unit-test example-test gpucache-test system-test chaos-test ## unit tests, then the system tests, each with its time
 
 .PHONY: unit-test
 unit-test: deps-build deps-test ## the Swift tests alone
 	scripts/timed "unit tests" swift test $(SWIFT_TEST_FLAGS)
+
+.PHONY: gpucache-test
+gpucache-test: deps-deploy venv ## the caches and the shell tools alone (all of it as root, where overlays can be mounted)
+	scripts/timed "shell tools" bats Tests/Deploy
+	scripts/timed "gpucache" $(PYTHON) -m pytest -q -rs Tests/Deploy/test_gpucache.py
 
 .PHONY: system-test
 system-test: build venv ## the tests of the real programs on a real server alone
@@ -91,8 +96,8 @@ venv:
 	@scripts/install-deps test >&2
 	@scripts/make-venv $(VENV) Tests/System/requirements.txt >&2
 
-.PHONY: deps-build deps-test deps-lint deps-bench deps-example
-deps-build deps-test deps-lint deps-bench deps-example:
+.PHONY: deps-build deps-test deps-deploy deps-lint deps-bench deps-example
+deps-build deps-test deps-deploy deps-lint deps-bench deps-example:
 	@scripts/install-deps $(@:deps-%=%)
 
 .PHONY: clean
