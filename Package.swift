@@ -55,7 +55,10 @@ let package = Package(
         // Decisions: events in, actions out
         .target(
             name: "SchedulerCore",
-            dependencies: ["JobModel", "WireJSON", .product(name: "HeapModule", package: "swift-collections")],
+            dependencies: [
+                "JobModel", "WireJSON", .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "HeapModule", package: "swift-collections"),
+            ],
             swiftSettings: strict
         ),
         .target(name: "WorkerCore", dependencies: ["JobModel"], swiftSettings: strict),

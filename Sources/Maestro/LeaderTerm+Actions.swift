@@ -24,6 +24,7 @@ extension LeaderTerm {
         case .publishResult(let event, let checkFirst):
             group.addTask { await publishResult(event, checkFirst: checkFirst) }
         case .storeResultsPlace(let sequence): group.addTask { await storeResultsPlace(sequence) }
+        case .removeRecord(let sequence): group.addTask { await removeRecord(at: sequence) }
         case .requestCancel(let gpu, let job, let attempt):
             group.addTask { await requestCancel(gpu, job, attempt) }
         case .readRecord(let job): group.addTask { await readRecord(job) }
@@ -107,6 +108,47 @@ extension LeaderTerm {
             } catch {
                 context.logger.warning("a record cannot be read", metadata: ["job": "\(job)", "error": "\(error)"])
                 await Pause.afterFailure()
+            }
+        }
+    }
+
+    /// Deletes the record of an ended job, after making sure that it is one: a stream put back to an older state gives
+    /// sequences out again.
+    private func removeRecord(at sequence: UInt64) async {
+        let failure: String?
+        do {
+            failure = try await removalObstacle(at: sequence)
+        } catch {
+            failure = "\(error)"
+        }
+        mailbox.sendOutcome(.recordRemoved(sequence: sequence, failure: failure))
+    }
+
+    /// - Returns: why the record was not removed; nil when it is gone, or not ours to remove.
+    private func removalObstacle(at sequence: UInt64) async throws -> String? {
+        let stream = context.names.jobsStream
+        guard let message = try await context.jetStream.message(stream: stream, sequence: sequence) else { return nil }
+        guard try JobRecord(parsing: message.payload).state.isTerminal else { return nil }
+        guard isTrusted else { return "the lease was not trusted at that time" }
+        _ = try await context.jetStream.deleteMessage(stream: stream, sequence: sequence)
+        return nil
+    }
+
+    /// Tells the core every few seconds how full the records' stream is.
+    func watchStore() async {
+        while !Task.isCancelled {
+            do {
+                let info = try await context.jetStream.streamInfo(context.names.jobsStream)
+                if let limit = info.config["max_bytes"]?.intValue, limit > 0 {
+                    mailbox.sendOutcome(.storeFilled(Double(info.bytes) / Double(limit)))
+                }
+            } catch {
+                context.logger.debug("the records' stream did not tell how full it is", metadata: ["error": "\(error)"])
+            }
+            do {
+                try await Task.sleep(for: .seconds(5))
+            } catch {
+                return
             }
         }
     }

@@ -74,6 +74,7 @@ struct LeaderTerm: Sendable {
         var core = SchedulerCore(policy: context.settings.policy, ids: IdentifierSource())
         group.addTask { await submissions.serve() }
         group.addTask { await settleUnsettled() }
+        group.addTask { await watchStore() }
         let pulse = Pulse(context: context)
         group.addTask { await pulse.run() }
         while true {

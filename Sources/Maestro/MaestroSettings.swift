@@ -46,6 +46,8 @@ struct MaestroSettings: Sendable {
         policy.maxLost = settings[Keys.maxLost]
         policy.idHorizon = settings.duration(Keys.idHorizon)
         policy.resultGrace = settings.duration(Keys.resultGrace)
+        policy.keepDoneFor = max(.seconds(settings[Keys.keepDoneFor] * 3600), policy.idHorizon)
+        policy.keepDone = settings[Keys.keepDone]
         return policy
     }
 
@@ -147,6 +149,18 @@ struct MaestroSettings: Sendable {
             in: 1...600,
             help: "how long a worker has to publish a result before maestro does"
         )
+        static let keepDoneFor = SettingKey<Int>.wholeNumber(
+            "KEEP_DONE_HOURS",
+            default: 720,
+            in: 24...87_600,
+            help: "how long the records of ended jobs are kept; never under ID_HORIZON_SEC"
+        )
+        static let keepDone = SettingKey<Int>.wholeNumber(
+            "KEEP_DONE_MAX",
+            default: 1_000_000,
+            in: 0...10_000_000,
+            help: "how many of them are kept once they are older than ID_HORIZON_SEC"
+        )
         static let lease = SettingKey<Double>.seconds(
             "LEASE_SEC",
             default: 5,
@@ -164,7 +178,8 @@ struct MaestroSettings: Sendable {
             heartbeatTTL.declaration, metricsTTL.declaration, maxTemperature.declaration, maxBusy.declaration,
             defaultTimeout.declaration, maxRetries.declaration, retryBackoff.declaration, maxQueue.declaration,
             maxWait.declaration, claimTimeout.declaration, maxLost.declaration, idHorizon.declaration,
-            resultGrace.declaration, lease.declaration, heartbeat.declaration,
+            resultGrace.declaration, keepDoneFor.declaration, keepDone.declaration, lease.declaration,
+            heartbeat.declaration,
         ]
 
         static let workQueueSize = size("STREAM_WQ_MAX_MB", 1024, "submissions not yet admitted")

@@ -260,19 +260,32 @@ extension SchedulerCore {
     mutating func pullMore() {
         let room = policy.maxQueue - waitingCount - admissions.count
         tellFullness(room: room)
+        guard !isStoreFull else { return }
         let want = min(policy.admissionWindow - demand - unsettled, room - demand)
         guard want > 0, want >= policy.admissionWindow / 4 || demand == 0 else { return }
         demand += want
         actions.append(.pull(want))
     }
 
+    /// Full, and open again only when there is some room: not at every job that ends.
     private mutating func tellFullness(room: Int) {
-        if room <= 0, !isFull {
+        if !isFull, let reason = fullness(room: room) {
             isFull = true
-            announce("queue_full", [("max_queue", .int(policy.maxQueue))])
-        } else if isFull, room > policy.maxQueue / 20 {
+            announce("queue_full", [("max_queue", .int(policy.maxQueue)), ("reason", .string(reason))])
+        } else if isFull, !isStoreFull, room > policy.maxQueue / 20 {
             isFull = false
             announce("queue_open", [("max_queue", .int(policy.maxQueue))])
         }
+    }
+
+    private func fullness(room: Int) -> String? {
+        if room <= 0 { return "\(policy.maxQueue) jobs wait, as many as MAX_QUEUE allows" }
+        guard isStoreFull else { return nil }
+        return "the stream of the records is over \(Int(policy.storeHighWater * 100)) % full; remove ended jobs sooner "
+            + "(KEEP_DONE_HOURS, KEEP_DONE_MAX) or give it more space"
+    }
+
+    mutating func noteStore(fill: Double) {
+        isStoreFull = fill >= policy.storeHighWater || (isStoreFull && fill > policy.storeHighWater - 0.05)
     }
 }

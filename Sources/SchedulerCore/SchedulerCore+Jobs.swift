@@ -54,6 +54,10 @@ extension SchedulerCore {
     /// A revision that the stream delivered, in its order.
     mutating func observe(_ revision: RecordRevision, at now: Timestamp) {
         results.observed = max(results.observed, revision.sequence)
+        if revision.record.state.isTerminal {
+            retention.add(revision.sequence, storedAt: revision.storedAt)
+            planRemoval(notBefore: now)
+        }
         if results.endedAhead.remove(revision.sequence) != nil { return planStorePlace(at: now) }
         learn(revision, at: now)
     }

@@ -30,8 +30,13 @@ package struct SchedulerCore: Sendable {
     /// Submissions that were asked for and have not arrived.
     var demand = 0
     var isFull = false
+    /// The records' stream has no room for further jobs.
+    var isStoreFull = false
 
     var results = ResultLedger()
+    var retention = RetentionLedger()
+    /// When the next removal is looked at.
+    var removalPlanned: Timestamp?
     /// Cancels of jobs that are not in memory, until their records have been read.
     var cancelReads: [JobID: Job.CancelIntent] = [:]
     /// Questions about jobs that are not in memory.
@@ -59,6 +64,7 @@ package struct SchedulerCore: Sendable {
         case unplaceable(PlacementClass)
         case result(JobID)
         case storePlace
+        case removal
     }
 
     /// - Parameters:
@@ -101,6 +107,8 @@ package struct SchedulerCore: Sendable {
         case .whyAsked(let job, let request): explain(job, to: request, at: now)
         case .statusAsked(let request): actions.append(.reply(request, status))
         case .cardsAsked(let request): actions.append(.reply(request, cardTable(at: now)))
+        case .recordRemoved(let sequence, let failure): endRemoval(sequence, failure, at: now)
+        case .storeFilled(let fill): noteStore(fill: fill)
         case .timerFired: fireTimer(at: now)
         case .reconnected: grantFullTTL(at: now)
         }
@@ -120,6 +128,7 @@ package struct SchedulerCore: Sendable {
         grantFullTTL(at: now)
         for gpu in cardOrder { watch(gpu) }
         for (_, id) in jobs.map({ ($0.value.sequence, $0.key) }).sorted(by: { $0.0 < $1.0 }) { advance(id, at: now) }
+        planRemoval(notBefore: now)
         announce("leading")
     }
 
@@ -160,6 +169,8 @@ package struct SchedulerCore: Sendable {
             publishMissingResult(job)
         case .storePlace:
             storeResultsPlace()
+        case .removal:
+            removeEnded(at: now)
         }
     }
 

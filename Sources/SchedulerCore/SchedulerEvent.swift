@@ -93,6 +93,11 @@ package enum SchedulerEvent: Sendable {
     case statusAsked(RequestToken)
     case cardsAsked(RequestToken)
 
+    /// The removal of a terminal record came to its end: it is gone, or it is not, for this reason.
+    case recordRemoved(sequence: UInt64, failure: String?)
+    /// How full the records' stream is, 0 to 1.
+    case storeFilled(Double)
+
     case timerFired
     /// The connection is back after a gap in which nothing could be heard.
     case reconnected
@@ -114,6 +119,8 @@ package enum SchedulerAction: Sendable {
     case publishResult(ResultEvent, checkFirst: Bool)
     /// Remember that every terminal record up to this sequence has its result.
     case storeResultsPlace(UInt64)
+    /// Delete the terminal record at this sequence, after making sure that it is one. Answered by `recordRemoved`.
+    case removeRecord(sequence: UInt64)
     /// Ask the worker to kill an attempt.
     case requestCancel(GPUID, JobID, AttemptID)
     /// Read a record from the stream's leader. Answered by `recordRead`.

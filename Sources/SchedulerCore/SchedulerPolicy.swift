@@ -21,6 +21,13 @@ package struct SchedulerPolicy: Sendable {
     package var maxLost = 10
     /// Submissions older than this are refused, since their id may have been used and forgotten.
     package var idHorizon = Duration.seconds(7 * 24 * 3600)
+    /// How long the records of ended jobs are kept; not under ``idHorizon``.
+    package var keepDoneFor = Duration.seconds(30 * 24 * 3600)
+    /// How many of them are kept; above that the oldest go once they are older than ``idHorizon``.
+    package var keepDone = 1_000_000
+    /// Part of the records' stream that may be filled before no more submissions are admitted: the rest is for the
+    /// jobs that are there already, whose records grow as they go on.
+    package var storeHighWater = 0.8
     /// How long the worker that ended a job has to publish its result before the leader does.
     package var resultGrace = Duration.seconds(10)
     /// How long jobs wait without any card that may take them before their records say so.

@@ -25,6 +25,7 @@ struct Bench {
     private(set) var errors: [(event: ErrorEvent, messageID: String)] = []
     private(set) var results: [(event: ResultEvent, checkFirst: Bool)] = []
     private(set) var places: [UInt64] = []
+    private(set) var removals: [UInt64] = []
     private(set) var kills: [(gpu: GPUID, attempt: AttemptID)] = []
     private(set) var reads: [JobID] = []
     private(set) var pulls: [Int] = []
@@ -60,7 +61,7 @@ struct Bench {
     mutating func forget() {
         (runs, deletions, settled, errors, results) = ([], [], [], [], [])
         (places, kills, reads, pulls, replies) = ([], [], [], [], [:])
-        (announcements, notices) = ([], [])
+        (announcements, notices, removals) = ([], [], [])
     }
 
     private mutating func note(_ action: SchedulerAction) {
@@ -74,6 +75,7 @@ struct Bench {
             settled += tokens
         case .publishResult(let event, let checkFirst): results.append((event, checkFirst))
         case .storeResultsPlace(let place): places.append(place)
+        case .removeRecord(let sequence): removals.append(sequence)
         case .requestCancel(let gpu, _, let attempt): kills.append((gpu, attempt))
         case .readRecord(let job): reads.append(job)
         case .pull(let count): pulls.append(count)

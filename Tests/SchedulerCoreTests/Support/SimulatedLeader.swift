@@ -132,6 +132,11 @@ final class SimulatedLeader {
             settle(tokens)
         case .publishResult(let event, _): publishResult(event)
         case .storeResultsPlace(let place): later { $0.storePlace(place) }
+        case .removeRecord(let sequence):
+            later { leader in
+                leader.world.store.remove(at: sequence)
+                leader.receive(.recordRemoved(sequence: sequence, failure: nil))
+            }
         case .requestCancel(let gpu, let job, let attempt):
             guard isTrusted else { return }
             later { leader in leader.world.workers.first { $0.gpu == gpu }?.kill(job, attempt) }

@@ -42,6 +42,13 @@ final class SimulatedStore {
 
     func remove(_ id: JobID) { current[id] = nil }
 
+    /// Deletes the message at exactly this sequence, if it is still there.
+    func remove(at sequence: UInt64) {
+        guard let revision = current.values.first(where: { $0.sequence == sequence }) else { return }
+        if !revision.record.state.isTerminal { violate("\(revision.record.id) was removed before it had ended") }
+        remove(revision.record.id)
+    }
+
     private func live(_ sequence: UInt64, _ job: JobID) -> RecordRevision? {
         current[job].flatMap { $0.sequence == sequence ? $0 : nil }
     }
