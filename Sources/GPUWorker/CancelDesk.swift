@@ -29,7 +29,7 @@ final class CancelDesk: Sendable {
     }
 
     func start() throws(NATSError) {
-        let cancels = try context.connection.subscribe(context.names.workerRequest(context.gpu, "cancel")) {
+        let cancels = try context.connection.subscribe(context.names.workerRequest(context.gpu, .cancel)) {
             [weak self] message in
             self?.take(message)
         }

@@ -4,6 +4,7 @@ import Logging
 import NATSClient
 import ServiceSupport
 import Synchronization
+import WireJSON
 
 /// Makes this process the owner of its card on the bus: `gpu.ctl.worker-<gpu>`, by compare-and-set.
 ///
@@ -17,6 +18,8 @@ struct Registrar: Sendable {
     let incarnation: Incarnation
     let host: String
     let bootID: String
+    /// What the record says of the card.
+    let facts: JSONObject
     /// How long another host's worker must have been silent.
     let patience: Duration
     let logger: Logger
@@ -78,6 +81,7 @@ struct Registrar: Sendable {
             bootID: bootID,
             processID: HostInfo.processID,
             isReleased: isReleased,
+            facts: facts,
             op: OperationID(from: &ids)
         )
         let outcome = await control.write(

@@ -21,6 +21,18 @@ struct WorkerContext: Sendable {
     var names: PoolNames { settings.names }
     var gpu: GPUID { settings.gpu }
 
+    /// The fixed facts of this worker and its device, for `gpu.worker.up` and the registration.
+    var facts: JSONObject {
+        var facts: JSONObject = [
+            "host": .string(HostInfo.name), "boot_id": .string(bootID), "pid": .int(HostInfo.processID),
+            "version": .string(ProgramVersion.text), "slots": .int(settings.settings[WorkerSettings.Keys.slots]),
+            "cache_dir": .string(settings.cacheDirectory),
+        ]
+        if let node = settings.settings[WorkerSettings.Keys.node] { facts["node"] = .string(node) }
+        for field in probe.facts { facts[field.key] = field.value }
+        return facts
+    }
+
     /// Tells something on a subject of events; what cannot be sent now is dropped and logged, since the records tell
     /// the truth without it.
     func tell(_ name: String, _ fields: JSONObject) {

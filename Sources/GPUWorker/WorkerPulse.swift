@@ -25,18 +25,6 @@ final class WorkerPulse: Sendable {
         self.runner = runner
     }
 
-    /// The fixed facts of this worker and its device, for `gpu.worker.up`.
-    var facts: JSONObject {
-        var facts: JSONObject = [
-            "host": .string(HostInfo.name), "boot_id": .string(context.bootID), "pid": .int(HostInfo.processID),
-            "version": .string(ProgramVersion.text), "slots": .int(slots),
-            "cache_dir": .string(context.settings.cacheDirectory),
-        ]
-        if let node = context.settings.settings[WorkerSettings.Keys.node] { facts["node"] = .string(node) }
-        for field in context.probe.facts { facts[field.key] = field.value }
-        return facts
-    }
-
     private var slots: Int { context.settings.settings[WorkerSettings.Keys.slots] }
 
     func note(running: [Heartbeat.RunningAttempt], isDraining: Bool) {

@@ -161,6 +161,7 @@ struct WorkerService: Sendable {
             incarnation: context.incarnation,
             host: HostInfo.name,
             bootID: context.bootID,
+            facts: context.facts,
             patience: settings.settings.duration(Keys.heartbeatTTL),
             logger: logger
         )

@@ -83,7 +83,7 @@ struct WorkerShell: Sendable {
     }
 
     private func announceReady(_ group: inout DiscardingTaskGroup) {
-        context.tell("up", pulse.facts)
+        context.tell("up", context.facts)
         pulse.ready()
         group.addTask { await inbox.serve() }
         group.addTask { await pulse.run() }

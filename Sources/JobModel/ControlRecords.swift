@@ -64,6 +64,8 @@ package struct WorkerRegistration: Sendable, Equatable {
     package var processID: Int
     /// The worker ended in order and left no process behind.
     package var isReleased: Bool
+    /// What `gpu.worker.up` says of the card, so that it can be read when nobody runs.
+    package var facts: JSONObject
     package var op: OperationID
 
     package init(
@@ -73,6 +75,7 @@ package struct WorkerRegistration: Sendable, Equatable {
         bootID: String,
         processID: Int,
         isReleased: Bool,
+        facts: JSONObject = JSONObject(),
         op: OperationID
     ) {
         self.gpu = gpu
@@ -81,18 +84,18 @@ package struct WorkerRegistration: Sendable, Equatable {
         self.bootID = bootID
         self.processID = processID
         self.isReleased = isReleased
+        self.facts = facts
         self.op = op
     }
 
     package func encoded() -> [UInt8] {
-        JSON.object(
-            JSONObject([
-                ("v", .int(FormatVersion.current)), ("gpu_id", gpu.json), ("incarnation", .string(incarnation.text)),
-                ("host", .string(host)),
-                ("boot_id", .string(bootID)), ("pid", .int(processID)), ("released", .bool(isReleased)),
-                ("op", .string(op.text)),
-            ])
-        ).encoded()
+        var object = JSONObject([
+            ("v", .int(FormatVersion.current)), ("gpu_id", gpu.json), ("incarnation", .string(incarnation.text)),
+            ("host", .string(host)), ("boot_id", .string(bootID)), ("pid", .int(processID)),
+            ("released", .bool(isReleased)), ("op", .string(op.text)),
+        ])
+        if !facts.isEmpty { object["facts"] = .object(facts) }
+        return JSON.object(object).encoded()
     }
 
     package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
@@ -107,6 +110,7 @@ package struct WorkerRegistration: Sendable, Equatable {
             bootID: control.json["boot_id"]?.stringValue ?? "",
             processID: control.processID,
             isReleased: control.json["released"]?.boolValue ?? false,
+            facts: control.json["facts"]?.objectValue ?? JSONObject(),
             op: control.op
         )
     }

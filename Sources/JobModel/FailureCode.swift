@@ -14,6 +14,10 @@ package enum FailureCode: String, Sendable, Hashable, CaseIterable {
     case cancelled
     /// The worker was told to stop while the job ran, and gave it back.
     case drained
+    /// The card became too hot while the job ran.
+    case overheated
+    /// The card failed while the job ran.
+    case cardFailed = "card_failed"
     /// The task is malformed or asks for something impossible.
     case badTask = "bad_task"
     /// The task asks for something that the pool or the worker forbids.
@@ -28,4 +32,15 @@ package enum FailureCode: String, Sendable, Hashable, CaseIterable {
     case notDispatched = "not_dispatched"
     /// The worker could not use its own disk or directory.
     case workerFault = "worker_fault"
+
+    /// Whether a worker ends a running attempt with it to give the job back to the pool: no fault of the job, so it
+    /// costs no retry.
+    package var isGivenBack: Bool {
+        switch self {
+        case .drained, .overheated, .cardFailed: true
+        case .exit, .signal, .timeout, .spawn, .lost, .cancelled, .badTask, .forbidden, .idConflict, .tooOld,
+            .waitedTooLong, .notDispatched, .workerFault:
+            false
+        }
+    }
 }

@@ -48,9 +48,9 @@ package struct PoolNames: Sendable, Equatable {
     package var workerUp: String { workerEvent("up") }
     package var workerDown: String { workerEvent("down") }
     package var workerLog: String { workerEvent("log") }
-    /// Requests to the worker of a card; `verb` is "cancel".
-    package func workerRequest(_ gpu: GPUID, _ verb: String) -> String {
-        "\(subjectPrefix)gpu.worker.\(gpu.text).\(verb)"
+    /// Requests to the worker of a card.
+    package func workerRequest(_ gpu: GPUID, _ verb: WorkerRequest.Verb) -> String {
+        "\(subjectPrefix)gpu.worker.\(gpu.text).\(verb.rawValue)"
     }
     /// The durable consumer of a card's runs.
     package func runConsumer(_ gpu: GPUID) -> String { "GPU_RUN_\(gpu.text)" }
@@ -64,6 +64,8 @@ package struct PoolNames: Sendable, Equatable {
 
     // Maestro
     package func maestroEvent(_ name: String) -> String { "\(subjectPrefix)maestro.\(name)" }
+    /// Where somebody tells the pool that it is day or night, whatever the clock says.
+    package var circadianPhase: String { subjectPrefix + "circadian.phase" }
     /// Requests to the leading maestro.
     package func request(_ verb: String) -> String { "\(subjectPrefix)maestro.api.\(verb)" }
 

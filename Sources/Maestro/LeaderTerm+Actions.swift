@@ -226,11 +226,11 @@ extension LeaderTerm {
     }
 
     private func requestCancel(_ gpu: GPUID, _ job: JobID, _ attempt: AttemptID) async {
-        let body: JSON = ["task_id": .string(job.text), "attempt_id": .string(attempt.text)]
+        let request = WorkerRequest.cancel(job, attempt)
         do {
             _ = try await context.connection.request(
-                body.encoded(),
-                to: context.names.workerRequest(gpu, "cancel"),
+                request.encoded(),
+                to: context.names.workerRequest(gpu, request.verb),
                 deadline: .seconds(2)
             )
         } catch {

@@ -49,6 +49,22 @@ package enum CommonKeys {
         }
     )
 
+    /// Of maestro and gpu-worker; not among ``all``.
+    package static let dayWindow = SettingKey<DayWindow>(
+        "DAY_WINDOW",
+        form: "two hours such as 07-22",
+        default: .standard,
+        text: "07-22",
+        help:
+            "the hours of this machine's time that are day; a message on circadian.phase overrides it until it changes",
+        parse: { text throws(SettingProblem) in
+            guard let window = DayWindow(text) else {
+                throw SettingProblem("\(quoted(text)) is not two different hours such as 07-22")
+            }
+            return window
+        }
+    )
+
     /// All keys of this file and of ``PoolKeys``, for a schema.
     package static let all: [SettingDeclaration] =
         [

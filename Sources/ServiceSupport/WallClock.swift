@@ -9,6 +9,14 @@ package enum WallClock {
         return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 
+    /// The hour of this machine's local time, 0 to 23.
+    package static func localHour() -> Int {
+        var now = time(nil)
+        var local = unsafe tm()
+        guard unsafe localtime_r(&now, &local) != nil else { return 0 }
+        return unsafe Int(local.tm_hour)
+    }
+
     /// A time as ISO 8601 in UTC with milliseconds: `2026-01-31T23:59:59.250Z`.
     package static func text(seconds: Double) -> String {
         // Years 1 to 9999: outside, the form has no room.

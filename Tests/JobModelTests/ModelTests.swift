@@ -96,6 +96,7 @@ import JobModel
             bootID: "b",
             processID: 8,
             isReleased: false,
+            facts: ["kind": "gpu", "pci": "0000:03:00.0"],
             op: OperationID(from: &ids)
         )
         #expect(try WorkerRegistration(parsing: registration.encoded()) == registration)
