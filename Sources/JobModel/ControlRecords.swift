@@ -116,7 +116,8 @@ package struct WorkerRegistration: Sendable, Equatable {
     }
 }
 
-private struct ControlFields {
+/// What every record of ORG_CTL that is marked with its write has in common.
+struct ControlFields {
     let json: JSON
     let op: OperationID
     private let expected: String

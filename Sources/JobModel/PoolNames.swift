@@ -61,6 +61,9 @@ package struct PoolNames: Sendable, Equatable {
     package func registration(_ gpu: GPUID) -> String { registrationPrefix + gpu.text }
     /// What every registration's subject begins with.
     package var registrationPrefix: String { subjectPrefix + "gpu.ctl.worker-" }
+    /// What people and the leader have decided about a card.
+    package func cardControl(_ gpu: GPUID) -> String { cardControlPrefix + gpu.text }
+    package var cardControlPrefix: String { subjectPrefix + "gpu.ctl.card-" }
 
     // Maestro
     package func maestroEvent(_ name: String) -> String { "\(subjectPrefix)maestro.\(name)" }

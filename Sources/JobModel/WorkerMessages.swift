@@ -86,20 +86,72 @@ package struct Heartbeat: Sendable, Equatable {
 }
 
 /// What the scheduler reads from `gpu.worker.metrics`; the rest of that message is for people and dashboards.
+///
+/// What could not be read is nil, never 0.
 package struct CardReading: Sendable, Equatable {
     package var gpu: GPUID
     package var incarnation: Incarnation
-    /// 0 to 100; nil when it could not be read.
+    /// 0 to 100.
     package var busyPercent: Double?
-    /// Degrees Celsius; nil when it could not be read.
+    /// Degrees Celsius.
     package var temperature: Double?
+    /// The temperature from which the worker gives the card no further job, in degrees Celsius.
+    package var temperatureLimit: Double?
+    /// The card's address on the PCI bus.
+    package var pci: String?
+    /// The card's name, for people.
+    package var model: String?
+    /// Watts.
+    package var power: Double?
+    package var powerCap: Double?
+    package var vramUsedBytes: Double?
+    package var vramTotalBytes: Double?
+    /// Why the worker takes no new job now; nil when it does.
+    package var hold: CardHold?
+    package var health: [Sign]
 
-    package init(gpu: GPUID, incarnation: Incarnation, busyPercent: Double?, temperature: Double?) {
+    /// A sign of sickness that the worker has seen.
+    package struct Sign: Sendable, Equatable {
+        /// A word: "lost", "xid", ….
+        package var reason: String
+        /// What was seen, for a person.
+        package var evidence: String
+        package var severity: Severity
+
+        package enum Severity: String, Sendable {
+            /// To be told, nothing else.
+            case notice
+            /// The card goes on, watched.
+            case probation
+            /// The card must not be used until it is probed.
+            case quarantine
+        }
+
+        package init(reason: String, evidence: String, severity: Severity) {
+            self.reason = reason
+            self.evidence = evidence
+            self.severity = severity
+        }
+    }
+
+    package init(
+        gpu: GPUID,
+        incarnation: Incarnation,
+        busyPercent: Double?,
+        temperature: Double?,
+        hold: CardHold? = nil,
+        health: [Sign] = []
+    ) {
         self.gpu = gpu
         self.incarnation = incarnation
         self.busyPercent = busyPercent
         self.temperature = temperature
+        self.hold = hold
+        self.health = health
     }
+
+    /// Signs that are read from one message; a card has a handful at most.
+    private static let maximumSigns = 16
 
     /// Reads a metrics message; a value outside what its sensor can say counts as not read.
     package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
@@ -111,8 +163,33 @@ package struct CardReading: Sendable, Equatable {
             gpu: fields.gpu,
             incarnation: fields.incarnation,
             busyPercent: value("gpu_busy_percent", in: 0...100),
-            temperature: value("temp_c", in: 1...149)
+            temperature: value("temp_c", in: 1...149),
+            hold: fields.json["hold"].flatMap { CardHold($0) },
+            health: (fields.json["health"]?.arrayValue ?? []).prefix(Self.maximumSigns).compactMap { Sign($0) }
         )
+        temperatureLimit = value("temp_limit_c", in: 1...149)
+        pci = fields.json["pci"]?.stringValue
+        model = fields.json["card"]?.stringValue
+        power = value("power_w", in: 0...10_000)
+        powerCap = value("power_cap_w", in: 0...10_000)
+        vramUsedBytes = value("vram_used_bytes", in: 0...1e15)
+        vramTotalBytes = value("vram_total_bytes", in: 0...1e15)
+    }
+}
+
+extension CardReading.Sign {
+    /// Nil for what is no sign. One of a severity that is not known, from a newer worker, is told and nothing else.
+    fileprivate init?(_ json: JSON) {
+        guard let reason = json["reason"]?.stringValue else { return nil }
+        self.init(
+            reason: reason,
+            evidence: json["evidence"]?.stringValue ?? "",
+            severity: json["severity"]?.stringValue.flatMap(Severity.init(rawValue:)) ?? .notice
+        )
+    }
+
+    package var json: JSON {
+        ["reason": .string(reason), "evidence": .string(evidence), "severity": .string(severity.rawValue)]
     }
 }
 

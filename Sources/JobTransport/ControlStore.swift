@@ -10,8 +10,9 @@ package protocol ControlRecord: Sendable {
 
 extension LeaderLease: ControlRecord {}
 extension WorkerRegistration: ControlRecord {}
+extension CardControl: ControlRecord {}
 
-/// The leader lease and the worker registrations in ORG_CTL.
+/// The leader lease, the worker registrations and the control records of the cards in ORG_CTL.
 package struct ControlStore: Sendable {
     package struct Stored<Record: ControlRecord>: Sendable {
         package let record: Record

@@ -88,6 +88,10 @@ import JobModel
             #expect(!registration.host.isEmpty && !registration.bootID.isEmpty && registration.processID > 0)
         }
         #expect(try ResultsPlace(parsing: bytes("results-place")).through == 18)
+        let control = try CardControl(parsing: bytes("card-control"))
+        #expect(control.cordon?.reason == "new fan" && control.drain?.delay == .seconds(300))
+        #expect(control.quarantine?.kind == .failures && control.quarantine?.pause == .seconds(60))
+        #expect(control.quarantine?.strikes == 2 && control.probation?.strikes == 1)
     }
 
     @Test func messagesOfWorkers() throws {
@@ -97,6 +101,9 @@ import JobModel
         #expect(try CardReading(parsing: bytes("worker-metrics")).temperature == nil)
         let reading = try CardReading(parsing: bytes("worker-metrics-card"))
         #expect((reading.gpu.text, reading.busyPercent, reading.temperature) == ("rig1-1", 37, 61))
+        #expect((reading.pci, reading.model) == ("0000:02:00.0", "NVIDIA GeForce GTX 1660"))
+        #expect((reading.power, reading.powerCap) == (71, 120))
+        #expect((reading.vramUsedBytes, reading.vramTotalBytes) == (536_870_912, 6_442_450_944))
         for name in ["worker-up", "worker-up-card", "worker-down"] {
             #expect(try WorkerNotice(parsing: bytes(name)).incarnation.text.isEmpty == false)
         }

@@ -74,6 +74,12 @@ private func readControl(_ bytes: [UInt8]) {
     if let registration = read({ try WorkerRegistration(parsing: bytes) }) {
         precondition(read { try WorkerRegistration(parsing: registration.encoded()) } == registration)
     }
+    if let control = read({ try CardControl(parsing: bytes) }) {
+        let again = read { try CardControl(parsing: control.encoded()) }
+        precondition(
+            again.map { rewritten in read { try CardControl(parsing: rewritten.encoded()) } == rewritten } == true
+        )
+    }
     if let place = read({ try ResultsPlace(parsing: bytes) }) {
         precondition(read { try ResultsPlace(parsing: place.encoded()) } == place)
     }
