@@ -117,7 +117,7 @@ let package = Package(
             name: "MaestroCtl",
             dependencies: [
                 "CService", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport",
-                "WireJSON",
+                "TaskRunner", "WireJSON",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strictUnsafe

@@ -3,10 +3,16 @@ import NATSClient
 import WireJSON
 
 /// A job on its way into the pool: its id, and the bytes that every try sends.
-package struct Submission: Sendable, Equatable {
+package struct Submission: Sendable, Hashable {
     package let id: JobID
     /// The task with its id, the same at every try: an id with other bytes is another job, and refused.
     package let bytes: [UInt8]
+
+    /// A submission that was made before: its bytes are sent as they were.
+    package init(id: JobID, exactly bytes: [UInt8]) {
+        self.id = id
+        self.bytes = bytes
+    }
 
     /// Checks a task and fixes its bytes.
     ///
@@ -46,6 +52,8 @@ package enum SubmissionOutcome: Sendable, Equatable {
     case stored(sequence: UInt64, isDuplicate: Bool)
     /// The id belongs to a job with other content; that one is untouched, this one is not stored.
     case conflict
+    /// The queue has no room: not stored. Later it may have; why, for a person.
+    case full(String)
     /// Not stored, and it will not be; why, for a person.
     case refused(String)
     /// The deadline came before an answer: it may be stored. Submitting it again is safe.
@@ -154,7 +162,7 @@ package struct Submitter: Sendable {
     private static func answer(_ submission: Submission, _ outcome: PublishOutcome, in stream: String) -> Answer {
         switch outcome {
         case .unknown: .toBeSentAgain(submission)
-        case .refused(let error): .known(submission, .refused(advice(error)))
+        case .refused(let error): .known(submission, refusal(error))
         case .stored(let ack) where !ack.isDuplicate && ack.stream == stream:
             .known(submission, .stored(sequence: ack.sequence, isDuplicate: false))
         case .stored: .toBeChecked(submission, outcome)
@@ -164,7 +172,7 @@ package struct Submitter: Sendable {
     private func outcome(of submission: Submission, _ answer: PublishOutcome) async -> SubmissionOutcome {
         switch answer {
         case .unknown(let error): .unknown(error)
-        case .refused(let error): .refused(Self.advice(error))
+        case .refused(let error): Self.refusal(error)
         case .stored(let ack) where ack.stream != names.workQueueStream:
             .refused(
                 "the stream \(ack.stream) took it, not \(names.workQueueStream): the server holds streams of another "
@@ -193,9 +201,9 @@ package struct Submitter: Sendable {
         }
     }
 
-    private static func advice(_ error: JetStreamAPIError) -> String {
-        // 10077: most messages, 10023: no room, 10122 and 10047: out of storage.
-        guard [10077, 10023, 10122, 10047].contains(error.errorCode) else { return error.description }
-        return "the queue is full (\(error)); submit it again when jobs have ended"
+    private static func refusal(_ error: JetStreamAPIError) -> SubmissionOutcome {
+        // 10077: most messages or bytes, 10023: no room, 10122 and 10047: out of storage.
+        guard [10077, 10023, 10122, 10047].contains(error.errorCode) else { return .refused(error.description) }
+        return .full("the queue is full (\(error)); submit it again when jobs have ended")
     }
 }

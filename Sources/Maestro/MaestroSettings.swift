@@ -44,7 +44,7 @@ struct MaestroSettings: Sendable {
         policy.maxQueue = settings[Keys.maxQueue]
         policy.claimTimeout = settings.duration(Keys.claimTimeout)
         policy.maxLost = settings[Keys.maxLost]
-        policy.idHorizon = settings.duration(Keys.idHorizon)
+        policy.idHorizon = settings.duration(PoolKeys.idHorizon)
         policy.resultGrace = settings.duration(Keys.resultGrace)
         policy.keepDoneFor = max(.seconds(settings[Keys.keepDoneFor] * 3600), policy.idHorizon)
         policy.keepDone = settings[Keys.keepDone]
@@ -137,12 +137,6 @@ struct MaestroSettings: Sendable {
             in: 0...1000,
             help: "how many attempts of a job may be lost with their workers before it fails"
         )
-        static let idHorizon = SettingKey<Double>.seconds(
-            "ID_HORIZON_SEC",
-            default: 604_800,
-            in: 86_400...31_622_400,
-            help: "submissions older than this are refused"
-        )
         static let resultGrace = SettingKey<Double>.seconds(
             "RESULT_GRACE_SEC",
             default: 10,
@@ -177,7 +171,7 @@ struct MaestroSettings: Sendable {
         static let scheduling: [SettingDeclaration] = [
             heartbeatTTL.declaration, metricsTTL.declaration, maxTemperature.declaration, maxBusy.declaration,
             defaultTimeout.declaration, maxRetries.declaration, retryBackoff.declaration, maxQueue.declaration,
-            maxWait.declaration, claimTimeout.declaration, maxLost.declaration, idHorizon.declaration,
+            maxWait.declaration, claimTimeout.declaration, maxLost.declaration, PoolKeys.idHorizon.declaration,
             resultGrace.declaration, keepDoneFor.declaration, keepDone.declaration, lease.declaration,
             heartbeat.declaration,
         ]

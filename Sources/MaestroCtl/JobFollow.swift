@@ -236,44 +236,18 @@ struct JobFollow {
         }
     }
 
-    /// One read of a job's record. A type of its own, since with a tuple as the result of the group's tasks the optimised
-    /// program crashed as the group copied the id (swift_retain under tuple_initializeWithCopy, Swift 6.3.1).
-    private struct Reading: Sendable {
-        let job: JobID
-        let result: Result<StoredRecord?, any Error>
-
-        init(of job: JobID, _ client: PoolClient) async {
-            self.job = job
-            do {
-                result = .success(try await client.records.read(job))
-            } catch {
-                result = .failure(error)
-            }
-        }
-    }
-
     /// Reads the records of jobs, some at a time.
     private static func read(_ jobs: [JobID], _ client: PoolClient, into mailbox: Mailbox<Event>) async {
         var missing: [JobID] = []
-        await withTaskGroup(of: Reading.self) { group in
-            var next = jobs.makeIterator()
-            func addOne() -> Bool {
-                guard let job = next.next() else { return false }
-                group.addTask { await Reading(of: job, client) }
-                return true
-            }
-            for _ in 0..<64 where !addOne() { break }
-            while let reading = await group.next() {
-                let job = reading.job
-                switch reading.result {
-                case .success(let record):
-                    if record == nil { missing.append(job) }
-                    mailbox.sendOutcome(.read(job, record))
-                case .failure(let error):
-                    // When the connection is back, the consumer stands again, and everything is read again.
-                    mailbox.sendOutcome(.trouble(PoolClient.failure(error, "the record of \(job)").message))
-                }
-                _ = addOne()
+        await RecordReads.run(jobs, client) { reading in
+            let job = reading.job
+            switch reading.result {
+            case .success(let record):
+                if record == nil { missing.append(job) }
+                mailbox.sendOutcome(.read(job, record))
+            case .failure(let error):
+                // When the connection is back, the consumer stands again, and everything is read again.
+                mailbox.sendOutcome(.trouble(PoolClient.failure(error, "the record of \(job)").message))
             }
         }
         mailbox.sendOutcome(.readsEnded(missing: missing))

@@ -30,6 +30,9 @@ struct LineReader: Sequence, IteratorProtocol {
         file = Descriptor(number)
     }
 
+    /// Whether the next line is here already, so that taking it does not wait.
+    var isReady: Bool { isAtEnd || buffer[start...].contains(UInt8(ascii: "\n")) }
+
     /// The next line without its newline; nil at the end. A line above the limit comes cut.
     mutating func next() -> [UInt8]? {
         while true {

@@ -18,7 +18,9 @@ package enum ExitCode: Int32, Sendable {
     case internalDefect = 70
     /// Another worker has this card.
     case cardTaken = 73
-    /// The deadline passed.
+    /// A file of this program's own cannot be written or read.
+    case inputOutput = 74
+    /// Not now: the deadline passed, or the queue is full. The same again later may work.
     case deadline = 75
     /// The server refuses these credentials.
     case credentials = 77

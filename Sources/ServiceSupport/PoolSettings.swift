@@ -33,6 +33,14 @@ package enum PoolKeys {
     package static let statePrefix = subject("STATE_PREFIX", "what the records stand below (gpu.task.state)")
     package static let resultPrefix = subject("RESULT_PREFIX", "what the results stand below (gpu.task.result)")
 
+    /// A key of maestro's, read too by whoever submits again what was lost; not in ``all``.
+    package static let idHorizon = SettingKey<Double>.seconds(
+        "ID_HORIZON_SEC",
+        default: 604_800,
+        in: 86_400...31_622_400,
+        help: "submissions older than this are refused"
+    )
+
     package static let all: [SettingDeclaration] = [
         subjectPrefix.declaration, streamPrefix.declaration, workQueueStream.declaration, runStream.declaration,
         jobsStream.declaration, controlStream.declaration, eventsStream.declaration, logsStream.declaration,

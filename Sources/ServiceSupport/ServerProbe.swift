@@ -77,7 +77,7 @@ package enum ServerProbe {
 
 extension ServerURL {
     /// The host and the port to connect to.
-    var endpoint: (host: String, port: String) {
+    package var endpoint: (host: String, port: String) {
         var rest = text[...]
         if let colon = rest.firstIndex(of: ":") { rest = rest[colon...].dropFirst("://".count) }
         if let at = rest.lastIndex(of: "@") { rest = rest[rest.index(after: at)...] }

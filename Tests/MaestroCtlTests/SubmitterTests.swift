@@ -69,6 +69,43 @@ struct SubmitterTests {
         await client.close()
     }
 
+    /// Whatever bound of the stream is reached: not stored, told as what it is, and possible again later.
+    @Test(arguments: [("max_msgs", 3), ("max_bytes", 400)])
+    func aFullQueueRefuses(_ bound: String, _ value: Int) async throws {
+        let server = try RealServer()
+        let client = try await server.client()
+        let stream = client.names.workQueueStream
+        guard case .object(var config) = try await client.jetStream.streamInfo(stream).config else {
+            Issue.record("the stream tells no configuration")
+            return
+        }
+        config[bound] = .int(value)
+        _ = try await client.jetStream.updateStream(.object(config))
+        let submitter = Submitter(client.jetStream, names: client.names)
+        let tasks = try (0..<20).map { Result<Submission, FatalError>.success(try submission("job-\($0)")) }
+        var stored = 0
+        var refused: [String] = []
+        try await submitter.submit(tasks, until: .now + .seconds(30)) { submission, outcome in
+            switch outcome {
+            case .stored: stored += 1
+            case .full(let why): refused.append(why)
+            case .conflict, .refused, .unknown: Issue.record("\(submission.id): \(outcome)")
+            }
+        }
+        #expect(stored > 0 && stored < 20)
+        #expect(refused.count == 20 - stored)
+        #expect(refused.allSatisfy { $0.hasPrefix("the queue is full (") })
+        #expect(try await client.jetStream.streamInfo(stream).messages == UInt64(stored))
+        // When there is room again the same submission is taken.
+        _ = try await client.jetStream.deleteMessage(stream: stream, sequence: 1)
+        let last = try submission("job-19")
+        guard case .stored(_, false) = await submitter.submit(last, until: .now + .seconds(30)) else {
+            Issue.record("it is still refused")
+            return
+        }
+        await client.close()
+    }
+
     @Test func aBadTaskEndsAFileAfterWhatStandsBeforeIt() async throws {
         let server = try RealServer()
         let client = try await server.client()

@@ -7,13 +7,23 @@ struct FileSubmission {
     let pool: PoolOptions
     let path: String
     let isJSON: Bool
+    let journal: JournalOptions
 
     private struct Counts {
         var stored = 0
         var known = 0
         var conflicts = 0
+        var full = 0
         var refused = 0
         var unknown = 0
+
+        var failures: Int { conflicts + full + refused + unknown }
+
+        /// The gravest kind: what no repetition mends, no answer, no room for now, an id that is taken.
+        var code: ExitCode {
+            if refused + unknown > 0 { return .unavailable }
+            return full > 0 ? .deadline : .badTask
+        }
     }
 
     /// All tasks are checked before the first is sent, unless they come through a pipe, which cannot be read twice.
@@ -27,8 +37,10 @@ struct FileSubmission {
         var source = IdentifierSource()
         var counts = Counts()
         var firstProblem: String?
+        var refused: [Submission] = []
+        let keeper = try await journal.keeper(for: client)
         let submitter = Submitter(client.jetStream, names: client.names)
-        let tasks = Tasks(lines: try LineReader(path), source: &source)
+        let tasks = JournalledTasks(Tasks(lines: try LineReader(path), source: &source), keeper)
         var failure: FatalError?
         do {
             try await submitter.submit(tasks, until: .now + .seconds(60)) { submission, outcome in
@@ -43,9 +55,15 @@ struct FileSubmission {
                     }
                 case .conflict:
                     counts.conflicts += 1
+                    refused.append(submission)
                     firstProblem = firstProblem ?? SubmitCommand.conflict(submission.id)
+                case .full(let reason):
+                    counts.full += 1
+                    refused.append(submission)
+                    firstProblem = firstProblem ?? "\(submission.id): \(reason)"
                 case .refused(let reason):
                     counts.refused += 1
+                    refused.append(submission)
                     firstProblem = firstProblem ?? "\(submission.id): \(reason)"
                 case .unknown(let error):
                     counts.unknown += 1
@@ -55,6 +73,7 @@ struct FileSubmission {
         } catch {
             failure = error
         }
+        keeper.noteRefused(refused)
         await client.close()
         try conclude(counts, firstProblem, failure)
     }
@@ -71,10 +90,10 @@ struct FileSubmission {
                 "\(failure.message); \(Printable.count(counts.stored, "job")) before it: submitted\(known)"
             )
         }
-        if counts.conflicts + counts.refused + counts.unknown > 0 {
+        guard counts.failures == 0 else {
             throw FatalError(
-                counts.refused + counts.unknown > 0 ? .unavailable : .badTask,
-                "\(counts.stored) jobs were submitted, \(counts.conflicts + counts.refused) refused, and of "
+                counts.code,
+                "\(counts.stored) jobs were submitted, \(counts.failures - counts.unknown) refused, and of "
                     + "\(counts.unknown) it is unknown; the first of these: \(firstProblem ?? "")"
             )
         }
@@ -92,6 +111,9 @@ struct FileSubmission {
             self.lines = lines
             self.source = IdentifierSource(seed: source.next())
         }
+
+        /// Whether the next one can be had without waiting for whoever writes the file.
+        var isReady: Bool { !hasFailed && lines.isReady }
 
         mutating func next() -> Result<Submission, FatalError>? {
             guard !hasFailed else { return nil }

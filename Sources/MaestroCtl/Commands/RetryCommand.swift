@@ -8,6 +8,7 @@ struct RetryCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "retry",
         abstract: "Runs jobs that have ended once more, as new jobs.",
+        usage: "maestroctl retry [options] ID ...",
         discussion: """
             The new job names the old one (retry_of); its id is printed.
 
@@ -21,14 +22,16 @@ struct RetryCommand: AsyncParsableCommand {
     var ids: [JobID]
     @Flag(help: "Print JSON, one line for each job.")
     var json = false
+    @OptionGroup(title: "Journal") var journal: JournalOptions
 
     func run() async throws {
         let client = try await pool.connect()
+        let keeper = try await journal.keeper(for: client)
         var source = IdentifierSource()
         for id in ids {
             let record = try await client.record(id).record
             let submission = try Self.again(record, now: MonotonicClock().now(), from: &source)
-            try await SubmitCommand.send(submission, client, isJSON: json)
+            try await SubmitCommand.send(submission, client, keeper, isJSON: json)
         }
         await client.close()
     }

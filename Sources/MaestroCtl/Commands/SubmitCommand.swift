@@ -43,6 +43,7 @@ struct SubmitCommand: AsyncParsableCommand {
     var follow = false
     @Flag(help: "Print JSON.")
     var json = false
+    @OptionGroup(title: "Journal") var journal: JournalOptions
 
     /// Not `validate()`: that would be asked before an unknown option is told.
     private func check() throws {
@@ -58,7 +59,9 @@ struct SubmitCommand: AsyncParsableCommand {
 
     func run() async throws {
         try check()
-        if let fromFile { return try await FileSubmission(pool: pool, path: fromFile, isJSON: json).run() }
+        if let fromFile {
+            return try await FileSubmission(pool: pool, path: fromFile, isJSON: json, journal: journal).run()
+        }
         var source = IdentifierSource()
         let submission: Submission
         do {
@@ -68,10 +71,12 @@ struct SubmitCommand: AsyncParsableCommand {
         }
         let client = try await pool.connect()
         try await client.requirePool()
-        try await Self.send(submission, client, isJSON: json)
+        let keeper = try await journal.keeper(for: client)
+        try await Self.send(submission, client, keeper, isJSON: json)
         guard wait || follow else { return await client.close() }
         let live = LiveFollow(client: client, job: submission.id, isJSON: json)
         let end = try await live.run()
+        keeper.noteEnded([submission.id])
         await client.close()
         guard end.record.submission == submission.bytes else {
             throw FatalError(.badTask, Self.conflict(submission.id))
@@ -79,8 +84,10 @@ struct SubmitCommand: AsyncParsableCommand {
         try Self.leave(with: end.record)
     }
 
-    /// Submits one job and prints its id.
-    static func send(_ submission: Submission, _ client: PoolClient, isJSON: Bool) async throws {
+    /// Writes one job down, submits it and prints its id.
+    static func send(_ submission: Submission, _ client: PoolClient, _ keeper: JournalKeeper, isJSON: Bool) async throws
+    {
+        try keeper.keep([submission])
         let outcome = await Submitter(client.jetStream, names: client.names)
             .submit(submission, until: .now + .seconds(30))
         switch outcome {
@@ -91,8 +98,15 @@ struct SubmitCommand: AsyncParsableCommand {
                 Console.print(submission.id.text)
                 if isDuplicate { Console.say("maestroctl: \(submission.id) was submitted before; it runs once") }
             }
-        case .conflict: throw FatalError(.badTask, conflict(submission.id))
-        case .refused(let reason): throw FatalError(.unavailable, "\(submission.id) was not taken: \(reason)")
+        case .conflict:
+            keeper.noteRefused([submission])
+            throw FatalError(.badTask, conflict(submission.id))
+        case .full(let reason):
+            keeper.noteRefused([submission])
+            throw FatalError(.deadline, "\(submission.id) was not taken: \(reason)")
+        case .refused(let reason):
+            keeper.noteRefused([submission])
+            throw FatalError(.unavailable, "\(submission.id) was not taken: \(reason)")
         case .unknown(let error) where error.code == .noResponders:
             throw FatalError(
                 .unavailable,

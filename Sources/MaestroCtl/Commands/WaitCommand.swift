@@ -35,6 +35,7 @@ struct WaitCommand: AsyncParsableCommand {
     var deadline: TimeSpan?
     @Flag(help: "Print each record as JSON.")
     var json = false
+    @OptionGroup(title: "Journal") var journal: JournalOptions
 
     func validate() throws {
         if ids.isEmpty, fromFile == nil { throw ValidationError("which jobs? Give their ids, or --from-file") }
@@ -49,12 +50,14 @@ struct WaitCommand: AsyncParsableCommand {
         var progress = Progress(total: Set(jobs).count)
         var notDone = 0
         var unknown: [JobID] = []
+        var ended: [JobID] = []
         let paint = Paint(.output)
         let end = try await follow.run(deadline: deadline?.duration) { update in
             switch update {
             case .record(let stored) where stored.record.state.isTerminal:
                 progress.clear()
                 let record = stored.record
+                ended.append(record.id)
                 if record.state != .done { notDone += 1 }
                 if json {
                     Console.write(record.encoded() + [UInt8(ascii: "\n")])
@@ -71,8 +74,20 @@ struct WaitCommand: AsyncParsableCommand {
             }
         }
         progress.clear()
+        noteEnded(ended, client)
         await client.close()
         try Self.conclude(end, notDone: notDone, unknown: unknown)
+    }
+
+    /// What was submitted from here and has ended needs no more remembering.
+    private func noteEnded(_ jobs: [JobID], _ client: PoolClient) {
+        guard let journal = journal.journal(of: client) else { return }
+        do {
+            let known = Set(try journal.read().entries.map(\.submission.id))
+            try journal.noteEnded(known.intersection(jobs))
+        } catch {
+            Console.say("maestroctl: \(error.message)")
+        }
     }
 
     private static func conclude(_ end: FollowEnd, notDone: Int, unknown: [JobID]) throws {
