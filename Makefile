@@ -61,6 +61,14 @@ fuzz: deps-build ## made-up bytes for every reader, guided by coverage; SECONDS=
 smoke: build deps-test ## runs a whole private pool and proves it end to end
 	scripts/timed "smoke" scripts/with-pool $(BIN_DIR)/maestroctl smoke
 
+.PHONY: deb
+deb: build ## Debian packages maestro, gpu-worker and maestroctl in dist
+	scripts/make-deb dist
+
+.PHONY: test-system
+test-system: build venv deps-container ## the packages in a freshly booted systemd container (needs root)
+	scripts/timed "system container" scripts/test-system
+
 .PHONY: bench
 bench: build deps-bench venv ## our figures beside what the machine could do at most; BENCH_FLAGS="--jobs N"
 	$(PYTHON) Benchmarks/bench.py $(BENCH_FLAGS)
@@ -96,8 +104,8 @@ venv:
 	@scripts/install-deps test >&2
 	@scripts/make-venv $(VENV) Tests/System/requirements.txt >&2
 
-.PHONY: deps-build deps-test deps-deploy deps-lint deps-bench deps-example
-deps-build deps-test deps-deploy deps-lint deps-bench deps-example:
+.PHONY: deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example
+deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example:
 	@scripts/install-deps $(@:deps-%=%)
 
 .PHONY: clean

@@ -69,7 +69,7 @@ overlay_problem() {
 
 mount_cache() {
     local problem
-    make_directory "$base"
+    make_base
     make_directory "$merged"
     if is_overlay; then
         info "gpu$card: $merged is mounted"
@@ -95,6 +95,13 @@ mount_cache() {
     info "gpu$card: $merged is mounted, with ${CONFIG[CACHE_MB]} MB of memory over $base"
 }
 
+# The owner of the base is the owner of the cache: a new one is the workers'.
+make_base() {
+    [[ ! -d $base ]] || return 0
+    make_directory "$base"
+    if [[ $(id -u) -eq 0 ]] && getent passwd gpu-worker >/dev/null; then chown gpu-worker:gpu-worker "$base"; fi
+}
+
 mount_memory() {
     local size=${CONFIG[CACHE_MB]}m
     make_directory "$ram"
@@ -112,6 +119,7 @@ plain_cache() {
     local entry
     warn "gpu$card: $merged is a plain directory, not an overlay: $1. What jobs write goes to disk"
     note problem "plain directory: $1"
+    if [[ $(id -u) -eq 0 ]]; then chown --reference="$base" "$merged"; fi
     : >"$merged/.gpucache-plain" || fail "$EX_CANTCREAT" "gpu$card: $merged cannot be written"
     for entry in "$base"/*; do
         [[ ! -e $entry || -e $merged/${entry##*/} ]] || ln -s "$entry" "$merged/${entry##*/}"

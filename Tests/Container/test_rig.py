@@ -1,0 +1,172 @@
+"""A rig, from the first package to the last purge, in a freshly booted Debian with a made-up machine of four cards.
+
+One story: the tests run in the order in which they stand, on one container.
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from container import TOP, Container, FakeRig, wait_until
+
+CARDS = range(4)
+WORKERS = [f"gpu-worker@{card}.service" for card in CARDS]
+CACHES = [f"gpucache@{card}.service" for card in CARDS]
+SERVICES = ["nats-server.service", "maestro.service", *CACHES, *WORKERS]
+UNITS = "maestro.service gpu-worker@0.service gpucache@0.service gpucache-sync@0.service gpucache-sync@0.timer gpucache-prewarm@0.service maestro-rig.target nats-server.service".split()
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: it boots a container")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions of the packages, so that one can be upgraded to the other."""
+    directory = tmp_path_factory.mktemp("packages")
+    for revision in ("1", "2"):
+        subprocess.run([TOP / "scripts/make-deb", directory], check=True, env=os.environ | {"DEB_REVISION": revision, "DEB_COMPRESSION": "none"})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def rig(packages: Path) -> Iterator[Container]:
+    cards = FakeRig()
+    container = Container(cards)
+    try:
+        container.prepare(packages)
+        container.boot()
+        container.clean_files = container.files()  # type: ignore[attr-defined]
+        yield container
+    finally:
+        container.close()
+        cards.close()
+
+
+def submit(rig: Container, *tasks: dict) -> list[str]:
+    """Ids of the jobs."""
+    (rig.root / "root/tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    return rig.shell("maestroctl submit --from-file /root/tasks.jsonl 2>/dev/null").split()
+
+
+def wait_for(rig: Container, ids: list[str], deadline: str = "10m") -> list[dict]:
+    (rig.root / "root/ids").write_text("\n".join(ids))
+    told = rig.run("maestroctl", "wait", "--from-file", "/root/ids", "--deadline", deadline, "--json")
+    return [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+
+
+def test_packages_install(rig: Container) -> None:
+    rig.shell("apt-get -q install -y nats-server /packages/*_*-1_*.deb")
+    environment = "".join(f'{key}="{value}"\n' for key, value in rig.rig.environment.items())
+    (rig.root / "etc/default/gpu-worker").write_text(environment)
+    for command in ("maestro", "gpu-worker", "maestroctl", "gpucache-ctl", "gpu-worker-ctl"):
+        rig.run(command, "--help")
+
+
+def test_units_are_clean_and_walled(rig: Container) -> None:
+    told = rig.run("systemd-analyze", "verify", "--man=no", *UNITS)
+    assert told.strip() == ""
+    scores = {}
+    for unit in ("maestro.service", "gpu-worker@0.service", "gpucache@0.service", "nats-server.service"):
+        told = rig.run("systemd-analyze", "security", "--no-pager", "--offline=true", f"/lib/systemd/system/{unit.replace('@0', '@')}")
+        scores[unit] = float(re.search(r"exposure level for \S+: ([0-9.]+)", told).group(1))  # type: ignore[union-attr]
+    print(scores)
+    assert scores["maestro.service"] < 3.0
+    assert scores["gpu-worker@0.service"] < 4.0
+
+
+def test_the_pool_starts_and_passes_its_smoke_test(rig: Container) -> None:
+    rig.run("systemctl", "enable", "--now", "nats-server.service", "maestro.service")
+    rig.run("gpu-worker-ctl", "enable", fake_rig=True)
+    assert rig.is_active(*SERVICES), rig.journal(*SERVICES)
+    assert rig.shell("findmnt --noheadings --types overlay --output TARGET | grep -c /srv/gpucache/").strip() == "4"
+    assert "DevicePolicy=closed" in rig.run("systemctl", "cat", "gpu-worker@2.service")
+    print(rig.run("maestroctl", "smoke"))
+    status = json.loads(rig.run("gpu-worker-ctl", "status", "--json"))
+    assert [worker["state"] for worker in status["workers"]] == ["active"] * 4
+    caches = json.loads(rig.run("gpucache-ctl", "status", "--json", fake_rig=True))
+    assert [cache["mode"] for cache in caches["caches"]] == ["overlay"] * 4
+
+
+def test_jobs_can_do_in_the_unit_what_compilers_and_runtimes_do(rig: Container) -> None:
+    program = "; ".join([
+        "import mmap, os, socket, threading, tempfile",
+        "m = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)",
+        "t = threading.Thread(target=lambda: os.sched_setaffinity(0, os.sched_getaffinity(0))); t.start(); t.join()",
+        "tempfile.TemporaryFile().write(b'x')",
+        "open('/proc/cpuinfo').read(), open('/proc/meminfo').read()",
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
+        "print('all done as', os.getuid())",
+    ])
+    told = rig.run("maestroctl", "submit", "--wait", "--", "python3", "-c", program)
+    assert "all done as" in told
+    # And may not do what is not theirs.
+    rig.run("maestroctl", "submit", "--wait", "--retries", "0", "--shell", "! touch /etc/x && ! touch /home/x && ! cat /dev/mem && ! mount -t tmpfs x /mnt")
+
+
+@pytest.mark.parametrize("unit", ["nats-server.service", "maestro.service", *WORKERS])
+def test_anything_that_is_killed_comes_back(rig: Container, unit: str) -> None:
+    ids = submit(rig, *[{"type": "shell", "shell": "sleep 0.5; echo done"} for _ in range(12)])
+    process = rig.main_process(unit)
+    rig.run("kill", "-KILL", process)
+    wait_until(f"{unit} lives again", lambda: rig.is_active(unit) and rig.main_process(unit) not in (0, process))
+    assert {record["state"] for record in wait_for(rig, ids)} == {"done"}
+    assert rig.is_active(*SERVICES), rig.journal(*SERVICES)
+
+
+def test_a_wrong_configuration_ends_it_for_good(rig: Container) -> None:
+    drop_in = "/run/systemd/system/maestro.service.d/wrong.conf"
+    rig.shell(f"mkdir -p $(dirname {drop_in}); printf '[Service]\\nEnvironment=MAX_TEMP_C=9000\\n' >{drop_in}; systemctl daemon-reload")
+    rig.run("systemctl", "restart", "maestro.service", check=False)
+    wait_until("it has failed", lambda: "failed" in rig.run("systemctl", "is-active", "maestro.service", check=False))
+    shown = rig.run("systemctl", "show", "--property=NRestarts,ExecMainStatus", "maestro.service")
+    assert "NRestarts=0" in shown and "ExecMainStatus=78" in shown
+    rig.shell(f"rm {drop_in}; systemctl daemon-reload; systemctl reset-failed maestro.service; systemctl start maestro.service")
+
+
+@pytest.mark.parametrize("how", ["shut_down", "lose_power"])
+def test_a_reboot_brings_everything_back_and_finishes_the_queue(rig: Container, how: str) -> None:
+    for card in CARDS:
+        rig.shell(f"echo kept-{how} >/srv/gpucache/gpu{card}/kept")
+    rig.run("gpucache-ctl", "sync", fake_rig=True)
+    ids = submit(rig, *[{"type": "shell", "shell": "sleep 1; echo done"} for _ in range(60)])
+    getattr(rig, how)()
+    rig.boot()
+    wait_until("all services run", lambda: rig.is_active(*SERVICES))
+    for card in CARDS:
+        assert rig.shell(f"cat /srv/gpucache/gpu{card}/kept").strip() == f"kept-{how}"
+    assert {record["state"] for record in wait_for(rig, ids)} == {"done"}
+
+
+def test_an_upgrade_while_jobs_run_loses_none_and_repeats_none(rig: Container) -> None:
+    tasks = [{"task_id": f"up-{number}", "type": "shell", "shell": f"echo up-{number} >>$GPU_CACHE_DIR/ran; sleep 0.3"} for number in range(500)]
+    ids = submit(rig, *tasks)
+    wait_until("jobs run", lambda: rig.shell("cat /srv/gpucache/gpu*/ran 2>/dev/null | wc -l").strip() not in ("0", ""))
+    rig.shell("dpkg -i /packages/*_*-2_*.deb")
+    left = rig.run("maestroctl", "list", "--state", "enqueued", "--limit", "0", "--json")
+    assert len(left.splitlines()) > 20, "the queue was done before the upgrade"
+    records = wait_for(rig, ids)
+    assert len(records) == 500 and {record["state"] for record in records} == {"done"}
+    ran = rig.shell("cat /srv/gpucache/gpu*/ran").split()
+    assert len(ran) == len(set(ran)) == 500
+    assert rig.shell("dpkg-query -W -f '${Version}' maestro").endswith("-2")
+    assert rig.is_active(*SERVICES), rig.journal(*SERVICES)
+
+
+def test_configuration_of_the_owner_is_kept_on_upgrade(rig: Container) -> None:
+    rig.shell("echo MAX_TEMP_C=70 >>/etc/maestro/maestro.conf; dpkg -i /packages/maestro_*-1_*.deb")
+    assert "MAX_TEMP_C=70" in (rig.root / "etc/maestro/maestro.conf").read_text()
+    rig.run("maestroctl", "smoke")
+
+
+def test_a_purge_leaves_nothing(rig: Container) -> None:
+    rig.run("rm", "/etc/default/gpu-worker", "/root/tasks.jsonl", "/root/ids")
+    rig.shell("apt-get -q purge -y maestro gpu-worker maestroctl nats-server; apt-get -q autoremove -y --purge")
+    left = sorted(rig.files() - rig.clean_files)  # type: ignore[attr-defined]
+    # adduser, which Debian's nats-server calls, keeps the former state of its files.
+    left = [path for path in left if not re.fullmatch(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)-", path)]
+    assert left == []
+    accounts = rig.shell("cat /etc/passwd /etc/group")
+    assert "maestro" not in accounts and "gpu-worker" not in accounts
