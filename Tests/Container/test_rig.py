@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from container import TOP, Container, FakeRig, wait_until
+from container import RUNTIMES, TOP, Container, FakeRig, wait_until
 
 CARDS = range(4)
 WORKERS = [f"gpu-worker@{card}.service" for card in CARDS]
@@ -104,6 +104,42 @@ def test_jobs_can_do_in_the_unit_what_compilers_and_runtimes_do(rig: Container) 
     assert "all done as" in told
     # And may not do what is not theirs.
     rig.run("maestroctl", "submit", "--wait", "--retries", "0", "--shell", "! touch /etc/x && ! touch /home/x && ! cat /dev/mem && ! mount -t tmpfs x /mnt")
+
+
+NUMBA = """
+import numba, numpy
+@numba.njit(parallel=True)
+def total(values):
+    result = 0.0
+    for index in numba.prange(len(values)):
+        result += values[index]
+    return result
+assert total(numpy.ones(100000)) == 100000
+"""
+POCL = """
+import numpy, pyopencl, pyopencl.array
+context = pyopencl.create_some_context(interactive=False)
+queue = pyopencl.CommandQueue(context)
+program = pyopencl.Program(context, "__kernel void twice(__global float *v) { v[get_global_id(0)] *= 2; }").build()
+values = pyopencl.array.to_device(queue, numpy.ones(1000, numpy.float32))
+program.twice(queue, values.shape, None, values.data)
+assert values.get().sum() == 2000
+"""
+TORCH = """
+import torch
+weights = torch.ones(64, 64, requires_grad=True)
+(torch.nn.functional.conv2d(torch.ones(8, 3, 32, 32), torch.ones(4, 3, 3, 3)).sum() + (weights @ weights).sum()).backward()
+assert weights.grad.sum() > 0
+loader = torch.utils.data.DataLoader(torch.arange(100), batch_size=10, num_workers=2)
+assert sum(int(batch.sum()) for batch in loader) == 4950
+"""
+
+
+@pytest.mark.skipif(not RUNTIMES, reason="TEST_RUNTIMES is not set: half a gigabyte is not downloaded")
+@pytest.mark.parametrize("program", [NUMBA, POCL, TORCH], ids=["numba", "pocl", "torch"])
+def test_real_runtimes_compute_in_the_unit(rig: Container, program: str) -> None:
+    told = rig.run("maestroctl", "submit", "--wait", "--retries", "0", "--timeout", "5m", "--", "python3", "-c", program)
+    print(told)
 
 
 @pytest.mark.parametrize("unit", ["nats-server.service", "maestro.service", *WORKERS])
