@@ -150,6 +150,14 @@ let package = Package(
 
         .executableTarget(name: "FakeRigTool", dependencies: ["FakeRig"], swiftSettings: strict),
 
+        // The simulated cluster
+        .target(
+            name: "ClusterSimulation",
+            dependencies: ["JobModel", "NATSClient", "SchedulerCore", "WireJSON", "WorkerCore"],
+            path: "Tests/ClusterSimulation",
+            swiftSettings: strict
+        ),
+
         // Tests
         .testTarget(
             name: "GPUTelemetryTests",
@@ -179,7 +187,11 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
-        .testTarget(name: "NATSClientTests", dependencies: ["NATSClient", "WireJSON"], swiftSettings: strict),
+        .testTarget(
+            name: "NATSClientTests",
+            dependencies: ["ClusterSimulation", "JobModel", "NATSClient", "WireJSON"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "SchedulerCoreTests",
             dependencies: ["SchedulerCore", "JobModel", "WireJSON"],
