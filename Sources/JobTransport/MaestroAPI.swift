@@ -64,39 +64,36 @@ package struct MaestroAPI: Sendable {
         )
     }
 
-    /// A card as the leader sees it.
-    package struct Card: Sendable {
-        package let gpu: GPUID
-        /// "up", "gone", or a word that says why it gets no job.
-        package let state: String
-        /// Why it gets no job, for a person; empty when it may.
-        package let reason: String
-        package let slots: Int
-        package let running: [String]
-        package let busyPercent: Double?
-        package let temperature: Double?
-        /// Seconds since the last heartbeat.
-        package let heartbeatAge: Double?
-        /// The whole row.
-        package let json: JSON
+    /// The cards as the leader sees them.
+    package func cards() async throws(MaestroAPIError) -> [CardView] {
+        let json = try await request("gpus", JSONObject())
+        return (json["gpus"]?.arrayValue ?? []).compactMap { CardView($0) }
     }
 
-    package func cards() async throws(MaestroAPIError) -> [Card] {
-        let json = try await request("gpus", JSONObject())
-        return (json["gpus"]?.arrayValue ?? []).compactMap { row in
-            guard let gpu = row["gpu_id"].flatMap({ GPUID($0) }) else { return nil }
-            return Card(
-                gpu: gpu,
-                state: row["state"]?.stringValue ?? "",
-                reason: row["reason"]?.stringValue ?? "",
-                slots: row.number("slots"),
-                running: (row["running"]?.arrayValue ?? []).compactMap(\.stringValue),
-                busyPercent: row["busy_percent"]?.doubleValue,
-                temperature: row["temp_c"]?.doubleValue,
-                heartbeatAge: row["heartbeat_age"]?.doubleValue,
-                json: row
-            )
-        }
+    /// One card, with its history.
+    package func card(_ gpu: GPUID) async throws(MaestroAPIError) -> CardView {
+        let json = try await request("gpu", ["gpu_id": gpu.json])
+        guard let card = CardView(json) else { throw .unanswered("its answer names no card") }
+        return card
+    }
+
+    /// What a person can do with a card.
+    package enum CardVerb: String, Sendable {
+        case cordon, uncordon, drain, quarantine, clear
+    }
+
+    /// Changes what may be done with a card; returns when that is stored.
+    /// - Parameter deadline: for a drain: when its running jobs are taken from it; nil waits for their ends.
+    /// - Returns: the card's state after that.
+    package func control(
+        _ verb: CardVerb,
+        _ gpu: GPUID,
+        reason: String,
+        deadline: Duration? = nil
+    ) async throws(MaestroAPIError) -> String {
+        var body: JSONObject = ["gpu_id": gpu.json, "reason": .string(reason)]
+        body["deadline"] = deadline.map { .double($0.inSeconds) }
+        return try await request(verb.rawValue, body)["state"]?.stringValue ?? ""
     }
 
     /// Cancels a job.

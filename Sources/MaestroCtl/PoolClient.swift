@@ -114,7 +114,8 @@ struct PoolClient: Sendable {
                 "\(what): JetStream is off on this server; start nats-server with -js, or use `maestroctl up`"
             )
         case MaestroAPIError.refused(let code, let reason):
-            return FatalError(code == "unknown_job" ? .notFound : .failure, "\(what): \(reason)")
+            let isMissing = ["unknown_job", "unknown_card", "ambiguous_card"].contains(code)
+            return FatalError(isMissing ? .notFound : .failure, "\(what): \(reason)")
         case let error as NATSError where error.code == .notPermitted:
             return FatalError(.credentials, "\(what): \(error)")
         default: return FatalError(.unavailable, "\(what): \(error)")

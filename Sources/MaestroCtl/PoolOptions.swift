@@ -42,6 +42,8 @@ struct PoolOptions: ParsableArguments {
 struct TimeSpan: ExpressibleByArgument, Equatable {
     let seconds: Double
 
+    init(seconds: Double) { self.seconds = seconds }
+
     init?(argument: String) {
         let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
         let unit = argument.last.flatMap { units[$0] }

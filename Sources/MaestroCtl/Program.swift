@@ -16,7 +16,7 @@ struct Program: AsyncParsableCommand {
               maestroctl submit --wait --shell 'echo hello'    in another terminal
 
             Exit codes: 0 it worked; 1 a job or a check failed; 64 wrong command line; 65 the task is refused; 66 no \
-            such job; 69 no server or no maestro; 74 the journal cannot be written; 75 the deadline passed or the queue \
+            such job or card; 69 no server or no maestro; 74 the journal cannot be written; 75 the deadline passed or the queue \
             is full; 77 wrong credentials; 78 wrong configuration.
             """,
         version: ProgramVersion.text,
@@ -29,9 +29,13 @@ struct Program: AsyncParsableCommand {
                 ]
             ),
             CommandGroup(
-                name: "The pool",
-                subcommands: [StatusCommand.self, GpusCommand.self, StreamsCommand.self]
+                name: "Cards",
+                subcommands: [
+                    GpusCommand.self, CordonCommand.self, UncordonCommand.self, DrainCommand.self,
+                    QuarantineCommand.self, ClearCommand.self,
+                ]
             ),
+            CommandGroup(name: "The pool", subcommands: [StatusCommand.self, StreamsCommand.self]),
             CommandGroup(name: "After a disaster", subcommands: [ReconcileCommand.self]),
             CommandGroup(name: "Running one", subcommands: [UpCommand.self, SmokeCommand.self]),
         ]

@@ -7,52 +7,92 @@ import WireJSON
 struct GpusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gpus",
+        abstract: "Shows the cards of the pool, or everything about one.",
+        discussion: """
+            Examples:
+              maestroctl gpus
+              maestroctl gpus --watch
+              maestroctl gpus --json
+              maestroctl gpus show 3
+            """,
+        subcommands: [GpusListCommand.self, GpusShowCommand.self],
+        defaultSubcommand: GpusListCommand.self
+    )
+}
+
+struct GpusListCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list",
         abstract: "Lists the cards of the pool.",
-        discussion: "Example:\n  maestroctl gpus --json"
+        discussion: """
+            A card's STATE is up, or the word for why it gets no job: gone, draining, cordoned, quarantined, hot, \
+            cooling, overheated, sensor, unhealthy, busy, limited, probation. The lines below the table say more. TEMP \
+            is shown with the limit from which the card gets no job.
+
+            Example:
+              maestroctl gpus --watch
+            """
     )
 
     @OptionGroup var pool: PoolOptions
-    @Flag(help: "Print JSON, one line for each card.")
+    @Flag(help: "Print JSON: one array, an object for each card.")
     var json = false
+    @Flag(help: "Show them again and again, until Ctrl-C.")
+    var watch = false
+    @Option(help: ArgumentHelp("With --watch: how often (2s).", valueName: "time"))
+    var interval = TimeSpan(seconds: 2)
+
+    func validate() throws {
+        if interval.seconds < 0.1 { throw ValidationError("--interval must be 0.1 seconds at least") }
+    }
 
     func run() async throws {
         let client = try await pool.connect()
+        if watch { try await showForEver(client) } else { try await show(client, isRedrawing: false) }
+        await client.close()
+    }
+
+    private func showForEver(_ client: PoolClient) async throws {
+        let showing = Task {
+            while true {
+                try await show(client, isRedrawing: !json && StandardStream.output.isTerminal)
+                try await Task.sleep(for: interval.duration)
+            }
+        }
+        let stopping = Task {
+            for await _ in Interrupts.stream() { showing.cancel() }
+        }
+        defer { stopping.cancel() }
         do {
-            let cards = try await client.api.cards()
+            try await showing.value
+        } catch is CancellationError {
             await client.close()
-            show(cards)
+            throw ArgumentParser.ExitCode(Interrupts.exitStatus)
+        }
+    }
+
+    private func show(_ client: PoolClient, isRedrawing: Bool) async throws {
+        let cards: [CardView]
+        do {
+            cards = try await client.api.cards()
         } catch .noMaestro {
-            try await showRegistrations(client)
-            await client.close()
+            return try await showRegistrations(client)
         } catch {
             throw PoolClient.failure(error, "gpus")
         }
-    }
-
-    private func show(_ cards: [MaestroAPI.Card]) {
-        if json {
-            for card in cards { Console.print(card.json) }
-            return
-        }
+        if json { return Console.print(JSON.array(cards.map(Self.row))) }
+        // The cursor goes home and what is below is wiped: no flicker, as with a cleared screen.
+        if isRedrawing { Console.write(Array("\u{1B}[H\u{1B}[J".utf8)) }
         if cards.isEmpty { return Console.say("No worker has been heard of yet.") }
-        for line in Self.table(cards).lines(width: Console.width, paint: Paint(.output)) { Console.print(line) }
+        for line in CardText.table(cards).lines(width: Console.width, paint: Paint(.output)) { Console.print(line) }
+        for line in CardText.reasons(cards) { Console.print(line) }
     }
 
-    static func table(_ cards: [MaestroAPI.Card]) -> Table {
-        var table = Table(titles: "CARD", "STATE", ">JOBS", ">BUSY", ">TEMP", ">HEARD", "RUNS")
-        for card in cards {
-            let colour: Paint.Colour = card.state == "up" ? .green : card.state == "gone" ? .red : .yellow
-            table.add([
-                Table.Cell(card.gpu.text),
-                Table.Cell(card.state, colour),
-                Table.Cell("\(card.running.count)/\(card.slots)"),
-                Table.Cell(card.busyPercent.map { "\(Printable.fixed($0, 0))%" } ?? "-"),
-                Table.Cell(card.temperature.map { "\(Printable.fixed($0, 0))°C" } ?? "-"),
-                Table.Cell(card.heartbeatAge.map { Printable.duration($0) } ?? "-"),
-                Table.Cell(card.reason.isEmpty ? card.running.joined(separator: " ") : card.reason),
-            ])
-        }
-        return table
+    /// What scripts rely on is there, known or not.
+    private static func row(_ card: CardView) -> JSON {
+        var object = card.json.objectValue ?? JSONObject()
+        for key in ["pci", "model"] where object[key] == nil { object[key] = .null }
+        return .object(object)
     }
 
     /// Without a maestro nobody knows how the cards are, only who registered for them.
@@ -64,28 +104,33 @@ struct GpusCommand: AsyncParsableCommand {
             subject: client.names.subjectPrefix + "gpu.ctl.*",
             what: "the workers"
         ) { message in
-            do {
+            guard message.subject.hasPrefix(client.names.registrationPrefix) else { return }
+            do throws(MalformedMessage) {
                 registrations.append(try WorkerRegistration(parsing: message.payload))
             } catch {
-                // The leader's lease and place stand beside the registrations.
+                Console.say("maestroctl: what stands at \(message.subject) is \(error)")
             }
         }
         Console.say("No maestro leads this pool, so how the cards are is unknown. Registered are:")
         registrations.sort { $0.gpu < $1.gpu }
         if json {
-            for worker in registrations {
-                Console.print([
-                    "gpu_id": worker.gpu.json, "host": .string(worker.host), "pid": .int(worker.processID),
-                    "state": worker.isReleased ? "ended" : "unknown",
-                ])
-            }
-            return
+            return Console.print(
+                JSON.array(
+                    registrations.map { worker in
+                        [
+                            "gpu_id": worker.gpu.json, "pci": worker.facts["pci"] ?? .null,
+                            "model": worker.facts["card"] ?? .null, "host": .string(worker.host),
+                            "pid": .int(worker.processID), "state": worker.isReleased ? "ended" : "unknown",
+                        ]
+                    }
+                )
+            )
         }
-        var table = Table(titles: "CARD", "HOST", ">PID", "STATE")
+        var table = Table(titles: "CARD", "MODEL", "STATE", ">PID", "HOST")
         for worker in registrations {
             table.add([
-                Table.Cell(worker.gpu.text), Table.Cell(worker.host), "\(worker.processID)",
-                worker.isReleased ? "ended in order" : "unknown",
+                Table.Cell(worker.gpu.text), Table.Cell(CardText.shortModel(worker.facts["card"]?.stringValue)),
+                worker.isReleased ? "ended in order" : "unknown", "\(worker.processID)", Table.Cell(worker.host),
             ])
         }
         for line in table.lines(width: Console.width, paint: Paint(.output)) { Console.print(line) }

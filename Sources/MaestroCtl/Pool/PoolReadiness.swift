@@ -110,7 +110,7 @@ struct PoolReadiness: Sendable {
     }
 
     /// Whether its worker was heard of, be the card usable or not.
-    private func isThere(_ card: MaestroAPI.Card) -> Bool { !["gone", "no worker"].contains(card.state) }
+    private func isThere(_ card: CardView) -> Bool { !["gone", "no worker"].contains(card.state) }
 
     private static func words(_ missing: Missing) -> String {
         switch missing {

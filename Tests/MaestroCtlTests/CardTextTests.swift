@@ -1,0 +1,89 @@
+import JobTransport
+import Testing
+import WireJSON
+
+@testable import MaestroCtl
+
+@Suite("Cards as people see them")
+struct CardTextTests {
+    private let plain = Paint(isOn: false)
+
+    private func card(_ id: JSON = "rig1-11", _ fields: JSONObject = JSONObject()) throws -> CardView {
+        var row: JSONObject = [
+            "gpu_id": id, "state": "quarantined", "reason": "quarantined: gone, its PCI device directory is gone",
+            "model": "Ellesmere [Radeon RX 470/480/570/570X/580/580X/590]", "busy_percent": 100, "temp_c": 101.5,
+            "temp_limit_c": 110, "power_w": 245.4, "vram_used_bytes": .int(8_589_934_592),
+            "vram_total_bytes": .int(25_769_803_776), "state_age": 792_000, "slots": 1,
+            "running": ["01jd2v8k5m3q9x7wd1r2s3t4u5"],
+        ]
+        for field in fields { row[field.key] = field.value }
+        return try #require(CardView(.object(row)))
+    }
+
+    @Test func theWidestRowFitsEightyColumns() throws {
+        for line in CardText.table([try card()]).lines(width: 80, paint: plain) { #expect(line.count <= 80, "\(line)") }
+    }
+
+    @Test func aRowTellsWhatIsKnownAndADashForTheRest() throws {
+        let bare = try #require(CardView(["gpu_id": 3, "state": "gone", "slots": 1]))
+        let line = CardText.table([bare]).lines(width: 80, paint: plain)[1]
+        #expect(line.split(separator: " ") == ["3", "-", "gone", "-", "-", "-", "-", "-"])
+        let known = try card(4, ["temp_c": 67, "temp_limit_c": 78, "vram_used_bytes": .int(1 << 30)])
+        let text = CardText.table([known]).lines(width: 120, paint: plain)[1]
+        #expect(text.contains("67/78°C"))
+        #expect(text.contains("1.0/24G"))
+        #expect(text.hasSuffix("01jd2v8k5m3q9x7wd1r2s3t4u5"))
+    }
+
+    @Test func theReasonsOfThoseThatGetNoJobFollow() throws {
+        let up = try card(0, ["state": "up", "reason": ""])
+        #expect(
+            CardText.reasons([up, try card(1)]) == ["card 1 quarantined: gone, its PCI device directory is gone"]
+        )
+    }
+
+    @Test(arguments: [
+        ("NVIDIA GeForce GTX 1660", "GTX 1660"), ("Ellesmere [Radeon RX 580]", "RX 580"), ("Radeon", "Radeon"),
+        ("Intel HD Graphics 630", "HD Graphics 630"), ("odd ] name [", "odd ] name ["),
+    ])
+    func modelsAreToldShortly(_ model: String, _ short: String) {
+        #expect(CardText.shortModel(model) == short)
+    }
+
+    @Test func aPlotShowsHowAValueWent() throws {
+        let plot = try #require(Sparkline([40, nil, 50, 60, 47], width: 40))
+        #expect(plot.text == "▁ ▅█▃")
+        #expect(plot.lowest == 40 && plot.highest == 60)
+        #expect(try #require(Sparkline([5, 5], width: 40)).text == "▁▁")
+        #expect(Sparkline([nil, nil], width: 40) == nil)
+        let narrow = try #require(Sparkline((0..<120).map(Double.init), width: 10))
+        #expect(narrow.text.count == 10)
+        #expect(narrow.text.hasSuffix("█"))
+    }
+
+    @Test func everythingAboutACardIsToldLineByLine() throws {
+        let history: JSON = [
+            ["age": 10, "temp_c": 60, "busy_percent": 0], ["age": 5, "temp_c": 70, "busy_percent": 100],
+        ]
+        let evidence: JSON = ["kind": "health", "evidence": "NVML 15: GPU is lost", "since": 1_700_000_000]
+        let shown = CardText.details(
+            of: try card(2, ["history": history, "quarantine": evidence]),
+            facts: ["pci": "0000:03:00.0", "vram_total_bytes": .int(8_589_934_592), "runtimes": ["rocm", "opencl"]],
+            width: 80,
+            paint: plain
+        )
+        let text = shown.joined(separator: "\n")
+        for part in [
+            "NVML 15: GPU is lost", "0000:03:00.0", "8.6 GB", "rocm opencl", "60 to 70 °C", "0 to 100 %",
+            "the last 10.0s",
+        ] {
+            #expect(text.contains(part), "\(part)")
+        }
+        #expect(!text.contains("power  "), "nothing was read of it")
+    }
+
+    @Test func withoutAMaestroTheFactsAreLeft() {
+        let shown = CardText.details(of: nil, facts: ["pci": "0000:03:00.0"], width: 80, paint: plain)
+        #expect(shown == ["pci           0000:03:00.0"])
+    }
+}
