@@ -77,15 +77,17 @@ static int read_children(const char *path, pid_t *pids, int capacity, int count)
     return count;
 }
 
-int cprocess_children(pid_t *pids, int capacity) {
-    DIR *threads = opendir("/proc/self/task");
-    if (!threads) return -1;
+int cprocess_children(pid_t parent, pid_t *pids, int capacity) {
+    char tasks[64];
+    snprintf(tasks, sizeof tasks, "/proc/%d/task", (int)parent);
+    DIR *threads = opendir(tasks);
+    if (!threads) return errno == ENOENT || errno == ESRCH ? 0 : -1;
     int count = 0, error = 0;
     struct dirent *entry;
     while (!error && (entry = readdir(threads))) {
         if (!isdigit((unsigned char)entry->d_name[0])) continue;
-        char path[64];
-        snprintf(path, sizeof path, "/proc/self/task/%.20s/children", entry->d_name);
+        char path[96];
+        snprintf(path, sizeof path, "%.40s/%.20s/children", tasks, entry->d_name);
         int found = read_children(path, pids, capacity, count);
         if (found >= 0) {
             count = found;
@@ -93,7 +95,7 @@ int cprocess_children(pid_t *pids, int capacity) {
         }
         // A thread that ended meanwhile has given its children to another one. Without the file for a thread
         // that lives, the kernel has no such files at all.
-        snprintf(path, sizeof path, "/proc/self/task/%.20s", entry->d_name);
+        snprintf(path, sizeof path, "%.40s/%.20s", tasks, entry->d_name);
         if (access(path, F_OK) == 0) error = ENOENT;
     }
     closedir(threads);

@@ -63,13 +63,36 @@ package enum ProcessTable {
     ///   may be left out where that makes the answer cheaper.
     static func children(since: Int32? = nil) throws(Errno) -> [ProcessEntry] {
         do throws(Errno) {
-            return try unsafe list { unsafe cprocess_children($0, $1) }.compactMap { ProcessEntry(pid: $0) }
+            return try children(of: getpid()).compactMap { ProcessEntry(pid: $0) }
         } catch  where error == .noSuchFile {
             // A kernel without CONFIG_PROC_CHILDREN: look at everybody, or at everybody who is new.
             let me = getpid()
             if let since, let newer = newer(than: since) { return newer.filter { $0.parent == me } }
             return try all().filter { $0.parent == me }
         }
+    }
+
+    private static func children(of parent: Int32) throws(Errno) -> [Int32] {
+        try unsafe list { unsafe cprocess_children(parent, $0, $1) }
+    }
+
+    /// Most processes that are told of one task.
+    private static let mostDescendants = 1024
+
+    /// These processes and what descends from them, without looking at every process of the machine where the kernel
+    /// allows that; at most ``mostDescendants``.
+    static func descendants(of roots: [ProcessEntry]) throws(Errno) -> [Int32] {
+        var found = roots.map(\.pid)
+        var next = 0
+        do throws(Errno) {
+            while next < found.count, found.count < mostDescendants {
+                found += try children(of: found[next])
+                next += 1
+            }
+        } catch  where error == .noSuchFile {
+            found = try trees(of: roots).map(\.pid)
+        }
+        return Array(found.prefix(mostDescendants))
     }
 
     /// The processes that were started after a recent one; nil when they cannot be told by their ids.

@@ -103,6 +103,20 @@ package final class TaskRunner: Sendable {
         }
     }
 
+    /// The processes of each task that runs now, by attempt: its own, those of its session that have lost their
+    /// parents, and what descends from them. Looks into `/proc`.
+    package func processes() throws(Errno) -> [(attemptID: String, pids: [Int32])] {
+        let tasks = known.withLock { $0.tasks.values.filter(\.hasLeader) }
+        guard !tasks.isEmpty else { return [] }
+        let bySession = Dictionary(grouping: try ProcessTable.children(), by: \.session)
+        var found: [(attemptID: String, pids: [Int32])] = []
+        for task in tasks.sorted(by: { $0.attemptID < $1.attemptID }) {
+            let roots = (bySession[task.process.pid] ?? []).filter { !$0.isDead }
+            found.append((task.attemptID, try ProcessTable.descendants(of: roots)))
+        }
+        return found
+    }
+
     private func variables(of spec: TaskSpec) throws(TaskRunnerError) -> [String] {
         var order: [String] = []
         var values: [String: String] = [:]

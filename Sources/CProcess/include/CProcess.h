@@ -83,9 +83,9 @@ int cprocess_stat(pid_t pid, struct cprocess_stat *stat);
 /// Writes the ids of all processes, at most capacity of them; returns how many there are, or -1 (errno).
 int cprocess_all(pid_t *pids, int capacity);
 
-/// Writes the ids of this process's own children, of all its threads; returns how many there are.
+/// Writes the ids of a process's own children, of all its threads; returns how many there are: none when it is gone.
 /// -1 with ENOENT on a kernel without CONFIG_PROC_CHILDREN.
-int cprocess_children(pid_t *pids, int capacity);
+int cprocess_children(pid_t parent, pid_t *pids, int capacity);
 
 /// The id that was given to the newest process or thread of this machine, or -1 (errno).
 pid_t cprocess_newest(void);
