@@ -136,9 +136,10 @@ let package = Package(
         ),
 
         // The probe and the made-up machine of GPUTelemetry's tests
+        .target(name: "CHeap", path: "Tests/CHeap"),
         .executableTarget(
             name: "GPUProbe",
-            dependencies: ["GPUTelemetry", "JobModel", "WireJSON"],
+            dependencies: ["CHeap", "GPUTelemetry", "JobModel", "WireJSON"],
             swiftSettings: strictUnsafe
         ),
         .target(

@@ -1,3 +1,4 @@
+import CHeap
 import GPUTelemetry
 import Glibc
 import JobModel
@@ -48,7 +49,7 @@ struct GPUProbe {
         var health = HealthWatch()
         while let line = readLine() {
             let sample = await reader.sample(processes: line.split(separator: " ").compactMap { Int32($0) })
-            var fields = sample.metrics
+            var fields = sample.metrics()
             let findings = sample.signs.fresh.map { health.examine($0) } ?? []
             fields["findings"] = .array(findings.map { .string($0.reason.rawValue) })
             print(String(decoding: JSON.object(fields).encoded(), as: UTF8.self))
@@ -56,17 +57,33 @@ struct GPUProbe {
         }
     }
 
-    /// The memory and descriptors before and after, with the CPU time of one sample.
+    /// The memory and descriptors before and after, with the CPU time of one sample: all that a worker does with it,
+    /// from the sensors to the message.
     private static func soak(_ card: Card, count: Int) async {
         let reader = CardReader(card)
-        // What is made once, and the allocator's own stock, is there after some thousand samples.
-        for _ in 0..<4000 { _ = await reader.sample() }
-        let before = Resources.now
-        for _ in 0..<count {
-            _ = JSON.object(await reader.sample().metrics).encoded()
+        var keeper = CardGuard(
+            limits: ThermalLimits(hardware: card.temperatureLimits.critical, maximum: 78),
+            allowsUnknownTemperature: false,
+            linkBaseline: nil
+        )
+        let job = JobID("soak")
+        func sample(_ number: Int) async {
+            let jobs = job.map { [getpid(): $0] } ?? [:]
+            let sample = await reader.sample(processes: jobs.keys.sorted())
+            let now = Timestamp(nanoseconds: Int64(number) * 5_000_000_000)
+            let judged = keeper.judge(sample, heard: [], at: now)
+            var metrics = sample.metrics(jobs: jobs)
+            metrics["hold"] = judged.hold?.json
+            _ = JSON.object(metrics).encoded()
         }
+        // What is made once, and the allocator's own stock, is there after some thousand samples.
+        for number in 0..<4000 { await sample(number) }
+        let before = Resources.now
+        for number in 0..<count { await sample(4000 + number) }
         let after = Resources.now
         let result: JSON = [
+            "heap_bytes_before": .int(before.heapBytes),
+            "heap_bytes_after": .int(after.heapBytes),
             "rss_kib_before": .int(before.residentKiB),
             "rss_kib_after": .int(after.residentKiB),
             "fds_before": .int(before.descriptors),
@@ -91,6 +108,7 @@ struct GPUProbe {
 /// What this process uses now.
 private struct Resources {
     let residentKiB: Int
+    let heapBytes: Int
     let descriptors: Int
     let threads: Int
     let cpuMicroseconds: Int
@@ -102,6 +120,7 @@ private struct Resources {
         let microseconds = Int(usage.ru_utime.tv_usec) + Int(usage.ru_stime.tv_usec)
         return Resources(
             residentKiB: status("VmRSS:"),
+            heapBytes: Int(cheap_bytes_in_use()),
             descriptors: entries("/proc/self/fd"),
             threads: status("Threads:"),
             cpuMicroseconds: seconds * 1_000_000 + microseconds

@@ -2,8 +2,8 @@ import CDRM
 import Glibc
 import Synchronization
 
-/// The open handles of a card's driver. Only the sensor of the card's signs opens them, since that may hang; the
-/// others use what is open.
+/// The open handles of a card's driver. Only the sensor of the card's signs and a probe open them, since that may
+/// hang; the others use what is open.
 final class CardAttachment: Sendable {
     private let card: Card
     private let state = Mutex(State())
@@ -50,6 +50,12 @@ final class CardAttachment: Sendable {
             }
             throw error
         }
+    }
+
+    /// Lets go of the driver and opens it anew, whatever it said before; wakes the card.
+    func reattach() throws(SensorFault) {
+        state.withLock { $0 = State() }
+        try attach()
     }
 
     private func open() throws(SensorFault) {

@@ -28,6 +28,25 @@ package final class CardReader: Sendable {
         await lane.sweep(sensors.jobs)
         return sensors.sample(of: card, at: .now, maximumAge: limits.maximumAge)
     }
+
+    /// Tries whether the card answers, through handles that are opened anew; wakes it. Blocks until it has, at most for
+    /// ``probeDeadline``: then its driver gets one thread less to hold.
+    /// - Throws: what the driver says when it refuses to be opened, or that it does not answer.
+    package func probe() throws(SensorFault) -> CardSigns {
+        let sensors = sensors
+        let answer = Bounded.call(within: Self.probeDeadline) { () -> Result<CardSigns, SensorFault> in
+            do throws(SensorFault) {
+                return .success(try sensors.probe())
+            } catch {
+                return .failure(error)
+            }
+        }
+        guard let answer else { throw .timedOut }
+        return try answer.get()
+    }
+
+    /// How long a driver may take to wake the card and to answer.
+    package static let probeDeadline = Duration.seconds(10)
 }
 
 /// How long readings may take and last.

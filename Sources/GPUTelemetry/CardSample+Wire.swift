@@ -4,7 +4,8 @@ import WireJSON
 extension CardSample {
     /// The readings as fields of a message of `gpu.worker.metrics`. What is not known is left out, never 0; values
     /// that are not of this moment stand in `ages_sec` too.
-    package var metrics: JSONObject {
+    /// - Parameter jobs: whose each watched process is.
+    package func metrics(jobs: [Int32: JobID] = [:]) -> JSONObject {
         var fields: [(String, JSON)] = [("pci", .string(address.description))]
         var ages: [(String, JSON)] = []
         for (key, reading) in numbers {
@@ -16,7 +17,7 @@ extension CardSample {
             fields.append(("throttle", .array(reasons.map { .string($0.rawValue) })))
         }
         if let processes = processes.value, !processes.isEmpty {
-            fields.append(("processes", .array(processes.map(Self.json))))
+            fields.append(("processes", .array(processes.map { Self.json($0, of: jobs[$0.pid]) })))
         }
         if let counter = signs.value?.vramLostCounter { fields.append(("resets_total", .int(counter))) }
         if isAsleep { fields.append(("asleep", true)) }
@@ -59,8 +60,9 @@ extension CardSample {
         }
     }
 
-    private static func json(_ process: ProcessUsage) -> JSON {
+    private static func json(_ process: ProcessUsage, of job: JobID?) -> JSON {
         var object: JSONObject = ["pid": .int(process.pid)]
+        object["task_id"] = job.map { .string($0.text) }
         object["gpu_sec"] = process.gpuSeconds.map { .double($0) }
         object["vram_bytes"] = process.vram.map { .int($0) }
         return .object(object)

@@ -1,5 +1,7 @@
 /// The sensors of one card, each from the source that its driver has.
 struct CardSensors: Sendable {
+    private let attachment: CardAttachment
+    private let signsSensor: SignsSensor
     private let wakefulness: LastFlag
     private let wake: Sensor<Bool>
     private let signs: Sensor<CardSigns>
@@ -19,6 +21,7 @@ struct CardSensors: Sendable {
     init(_ card: Card, paths: SystemPaths, watched: WatchedProcesses) {
         let device = paths.pciDevice(card.address)
         let attachment = CardAttachment(card)
+        self.attachment = attachment
         let isAsleep = LastFlag()
         wakefulness = isAsleep
 
@@ -40,6 +43,7 @@ struct CardSensors: Sendable {
             return now
         }
         let signsSensor = SignsSensor(card: card, paths: paths, attachment: attachment)
+        self.signsSensor = signsSensor
         signs = sensor("signs") { () throws(SensorFault) in signsSensor.signs() }
 
         let sysfs = SysfsSensors(device: device, attachment: attachment)
@@ -81,6 +85,13 @@ struct CardSensors: Sendable {
             wake, signs, temperature, busy, vram, fanSpeed, fanPercent, coreClock, memoryClock, throttling, link,
             processes, powerCap, power,
         ]
+    }
+
+    /// Opens the driver anew and looks for signs of sickness; wakes the card, and blocks as long as its driver wants.
+    /// - Throws: what the driver says when it refuses to be opened.
+    func probe() throws(SensorFault) -> CardSigns {
+        try attachment.reattach()
+        return signsSensor.signs()
     }
 
     func sample(of card: Card, at now: ContinuousClock.Instant, maximumAge: Duration) -> CardSample {

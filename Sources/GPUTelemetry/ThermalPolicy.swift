@@ -36,7 +36,7 @@ package struct ThermalLimits: Sendable, Equatable {
 /// Heat is left by hysteresis: a card that was too hot is used again only after it has been cool for a while. A
 /// sensor that says nothing is unknown, never cool.
 package struct ThermalPolicy: Sendable, Equatable {
-    package let limits: ThermalLimits
+    package var limits: ThermalLimits
     /// Places jobs although the temperature is not known.
     package let allowsUnknown: Bool
 
@@ -52,8 +52,8 @@ package struct ThermalPolicy: Sendable, Equatable {
     package enum Reason: Sendable, Equatable, CustomStringConvertible {
         /// At or above the limit where placing stops.
         case hot(temperature: Double, limit: Double)
-        /// Was hot, and has not been cool for long enough.
-        case cooling(temperature: Double, resumesAt: Double)
+        /// Was hot, and has not been cool for long enough. It has no temperature while it sleeps.
+        case cooling(temperature: Double?, resumesAt: Double)
         /// The temperature is not known.
         case unknown
         /// Near the card's own limit, several times in a row.
@@ -63,7 +63,7 @@ package struct ThermalPolicy: Sendable, Equatable {
             switch self {
             case .hot(let temperature, let limit): "too hot: \(temperature) °C, no new jobs from \(limit) °C"
             case .cooling(let temperature, let resume):
-                "cooling down: \(temperature) °C, used again after a while at \(resume) °C"
+                "cooling down: \(temperature.map { "\($0) °C" } ?? "asleep"), used again after a while at \(resume) °C"
             case .unknown: "its temperature cannot be read"
             case .overheated(let temperature, let limit): "overheated: \(temperature) °C, jobs end from \(limit) °C"
             }
@@ -104,6 +104,17 @@ package struct ThermalPolicy: Sendable, Equatable {
         case .hot where temperature >= limits.stopPlacing:
             return .hold(.hot(temperature: temperature, limit: limits.stopPlacing))
         case .hot, .cooling: return .hold(.cooling(temperature: temperature, resumesAt: limits.resume))
+        }
+    }
+
+    /// Takes one sample of a card that sleeps: powered down it heats nothing, so that counts as cool. Were it unknown,
+    /// no job would ever wake it.
+    package mutating func observeSleep(at now: Timestamp) -> Verdict {
+        samplesAtEnd = 0
+        state = nextState(limits.resume, at: now)
+        switch state {
+        case .cool: return .place
+        case .hot, .cooling: return .hold(.cooling(temperature: nil, resumesAt: limits.resume))
         }
     }
 

@@ -7,21 +7,35 @@ import ServiceSupport
 enum CardChoice {
     /// The card of the number; the processor when the machine has no card at all, which is said in the log.
     /// - Throws: ``FatalError`` of code configuration, so that a supervisor does not try again for ever.
-    static func probe(_ settings: WorkerSettings, _ logger: Logger) async throws(FatalError) -> any CardProbe {
+    static func device(
+        _ settings: WorkerSettings,
+        _ logger: Logger
+    ) async throws(FatalError) -> any WorkerDevice {
         let rules = try rules(settings.settings)
         let inventory = await inventory(rules)
         for note in inventory.notes { logger.notice("\(note)") }
         if inventory.cards.isEmpty && rules.pins[settings.number] == nil {
             logger.notice("this machine has no graphics card for jobs: they run on the processor")
-            return CPUProbe()
+            return Processor()
         }
         do throws(InventoryError) {
             let card = try inventory.card(settings.number)
             for degradation in card.degradations { logger.warning("card \(card.address): \(degradation)") }
-            return GraphicsCard(card)
+            return GraphicsCard(card, keeper(of: card, settings.settings))
         } catch {
             throw FatalError(.configuration, error.description)
         }
+    }
+
+    private static func keeper(of card: Card, _ settings: Settings) -> CardGuard {
+        CardGuard(
+            limits: ThermalLimits(
+                hardware: card.temperatureLimits.critical,
+                maximum: settings[WorkerSettings.Keys.maxTemperature]
+            ),
+            allowsUnknownTemperature: settings[WorkerSettings.Keys.allowUnknownTemperature],
+            linkBaseline: nil
+        )
     }
 
     /// What GPU_PINS and GPU_EXCLUDE say.

@@ -26,24 +26,40 @@ struct JobEnvironment {
         _ attempt: AttemptID,
         directory: String
     ) -> [(name: String, value: String)] {
-        var variables: [(name: String, value: String)] = [("PATH", Self.standardPath)]
-        for name in Self.inherited {
-            if let value = HostInfo.environmentVariable(name), !value.isEmpty { variables.append((name, value)) }
-        }
-        let binding = context.probe.binding
+        let binding = context.device.binding
+        var variables = inherited
         variables += task.environment.filter { !binding.governs($0.name) }.map { ($0.name, $0.value) }
-        variables += binding.variables.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+        variables += bound
         let replaced = conflicts(of: task, with: binding)
         if !replaced.isEmpty {
             variables.append((Self.replacedVariable, replaced.map(\.name).joined(separator: " ")))
             for conflict in replaced { context.notice("job \(record.id): \(conflict)") }
         }
+        variables += own
         variables += [
-            ("GPU_ID", context.gpu.text), ("GPU_CACHE_DIR", context.settings.cacheDirectory),
             ("TASK_ID", record.id.text), ("TASK_ATTEMPT", String(record.tries)), ("TASK_ATTEMPT_ID", attempt.text),
             ("TASK_DIR", directory),
         ]
         return variables
+    }
+
+    /// For a program of the operator's own that is to see the card as a job does.
+    func withoutTask() -> [(name: String, value: String)] { inherited + bound + own }
+
+    private var inherited: [(name: String, value: String)] {
+        var variables: [(name: String, value: String)] = [("PATH", Self.standardPath)]
+        for name in Self.inherited {
+            if let value = HostInfo.environmentVariable(name), !value.isEmpty { variables.append((name, value)) }
+        }
+        return variables
+    }
+
+    private var bound: [(name: String, value: String)] {
+        context.device.binding.variables.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    }
+
+    private var own: [(name: String, value: String)] {
+        [("GPU_ID", context.gpu.text), ("GPU_CACHE_DIR", context.settings.cacheDirectory)]
     }
 
     private func conflicts(of task: JobTask, with binding: CardBinding) -> [BindingConflict] {

@@ -174,6 +174,32 @@ final class TaskLauncher: Sendable {
         if isStarted { mailbox.sendOutcome(.ended(attempt, processEnd)) }
     }
 
+    /// Whose the processes are that run now.
+    func jobsByProcess() async -> [Int32: JobID] {
+        guard state.withLock({ $0.live.values.contains { $0.task != nil } }) else { return [:] }
+        let found = await work.run { [runner] () -> Result<[(attemptID: String, pids: [Int32])], Errno> in
+            do throws(Errno) {
+                return .success(try runner.processes())
+            } catch {
+                return .failure(error)
+            }
+        }
+        switch found {
+        case .failure(let error):
+            context.logger.debug("the processes of jobs cannot be listed", metadata: ["error": "\(error)"])
+            return [:]
+        case .success(let tasks):
+            return state.withLock { state in
+                var jobs: [Int32: JobID] = [:]
+                for (attempt, pids) in tasks {
+                    guard let job = AttemptID(attempt).flatMap({ state.live[$0]?.job }) else { continue }
+                    for pid in pids { jobs[pid] = job }
+                }
+                return jobs
+            }
+        }
+    }
+
     func terminate(_ attempt: AttemptID) { state.withLock { $0.live[attempt]?.task }?.terminate() }
     func kill(_ attempt: AttemptID) { state.withLock { $0.live[attempt]?.task }?.kill() }
 

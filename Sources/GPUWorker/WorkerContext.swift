@@ -15,7 +15,7 @@ struct WorkerContext: Sendable {
     let clock: MonotonicClock
     let incarnation: Incarnation
     let bootID: String
-    let probe: any CardProbe
+    let device: any WorkerDevice
     let logger: Logger
 
     var names: PoolNames { settings.names }
@@ -29,7 +29,7 @@ struct WorkerContext: Sendable {
             "cache_dir": .string(settings.cacheDirectory),
         ]
         if let node = settings.settings[WorkerSettings.Keys.node] { facts["node"] = .string(node) }
-        for field in probe.facts { facts[field.key] = field.value }
+        for field in device.facts { facts[field.key] = field.value }
         return facts
     }
 

@@ -5,7 +5,7 @@ import Synchronization
 import TaskRunner
 import WireJSON
 
-/// What a worker tells by itself: that it lives, what it runs, and how its card is.
+/// The rhythm of a worker: it tells that it lives and what it runs, and has its card looked at.
 final class WorkerPulse: Sendable {
     private struct State {
         var counter: UInt64 = 0
@@ -43,7 +43,7 @@ final class WorkerPulse: Sendable {
     func stopping() { notifier.stopping() }
 
     /// Beats and measures until its task is cancelled.
-    func run() async {
+    func run(measure: @escaping @Sendable () async -> Void) async {
         let settings = context.settings.settings
         await withDiscardingTaskGroup { group in
             group.addTask { [self] in
@@ -52,18 +52,10 @@ final class WorkerPulse: Sendable {
                     runner.reapOrphans()
                 }
             }
-            group.addTask { [self] in
-                await Self.repeating(every: settings.duration(WorkerSettings.Keys.metrics)) {
-                    await measure()
-                }
+            group.addTask {
+                await Self.repeating(every: settings.duration(WorkerSettings.Keys.metrics), measure)
             }
         }
-    }
-
-    private func measure() async {
-        let report = await context.probe.sample()
-        context.tell("metrics", report.metrics)
-        for notice in report.notices { context.notice(notice) }
     }
 
     private static func repeating(every interval: Duration, _ body: () async -> Void) async {

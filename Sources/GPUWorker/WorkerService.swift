@@ -20,12 +20,12 @@ struct WorkerService: Sendable {
         let signals = try TerminationSignals.stream()
         if let list = settings.settings[Keys.cpuSet] { try Affinity.restrict(to: list) }
         let lock = try takeLock()
-        let probe = try await CardChoice.probe(settings, logger)
+        let device = try await CardChoice.device(settings, logger)
         let launcher: TaskLauncher
         let reactor: Reactor
         let runner: TaskRunner
         let mailbox = Mailbox<WorkerEvent>()
-        let context = try makeContext(probe)
+        let context = try makeContext(device)
         do throws(TaskRunnerError) {
             let journal = try AttemptJournal(root: settings.logDirectory, limits: limits(share: 1))
             let directories = try TaskDirectories(cachePath: settings.cacheDirectory, limits: limits(share: 4))
@@ -63,7 +63,15 @@ struct WorkerService: Sendable {
             logger.info("ended before it was ready", metadata: ["reason": "\(error)"])
             return await context.connection.close()
         }
-        try await serve(context, mailbox, launcher, pulse, registration)
+        let keeper = CardKeeper(
+            context: context,
+            mailbox: mailbox,
+            launcher: launcher,
+            command: settings.settings[Keys.probeCommand].map {
+                ProbeCommand(line: $0, context: context, runner: runner)
+            }
+        )
+        try await serve(context, mailbox, launcher, pulse, keeper, registration)
         await context.connection.close()
         reactor.stop()
         _ = consume lock
@@ -105,7 +113,7 @@ struct WorkerService: Sendable {
         )
     }
 
-    private func makeContext(_ probe: any CardProbe) throws(FatalError) -> WorkerContext {
+    private func makeContext(_ device: any WorkerDevice) throws(FatalError) -> WorkerContext {
         var ids = IdentifierSource()
         let connection: NATSConnection
         do throws(NATSError) {
@@ -131,7 +139,7 @@ struct WorkerService: Sendable {
             clock: MonotonicClock(),
             incarnation: Incarnation(from: &ids),
             bootID: bootID,
-            probe: probe,
+            device: device,
             logger: logger
         )
     }
@@ -174,9 +182,10 @@ struct WorkerService: Sendable {
         _ mailbox: Mailbox<WorkerEvent>,
         _ launcher: TaskLauncher,
         _ pulse: WorkerPulse,
+        _ keeper: CardKeeper,
         _ registration: Registration
     ) async throws(FatalError) {
-        let requests = CancelDesk(context: context, mailbox: mailbox, pulse: pulse)
+        let requests = RequestDesk(context: context, mailbox: mailbox, pulse: pulse)
         let inbox: RunInbox
         do throws(NATSError) {
             inbox = try RunInbox(context: context, mailbox: mailbox)
@@ -211,7 +220,8 @@ struct WorkerService: Sendable {
             inbox: inbox,
             launcher: launcher,
             pulse: pulse,
-            requests: requests
+            requests: requests,
+            keeper: keeper
         )
         await shell.run(core, recovered: registration.recovered)
         requests.stop()

@@ -117,6 +117,23 @@ struct WorkerSettings: Sendable {
             in: 1...64,
             help: "jobs that may run on the card at once"
         )
+        static let maxTemperature = SettingKey<Double>.number(
+            "MAX_TEMP_C",
+            default: 78,
+            in: 30...110,
+            unit: "degrees Celsius",
+            help: "at this the card takes no new job; lower where the card's own limit is near"
+        )
+        static let allowUnknownTemperature = SettingKey<Bool>.yesNo(
+            "ALLOW_UNKNOWN_TEMP",
+            default: false,
+            help: "whether a card takes jobs whose temperature cannot be read"
+        )
+        static let probeCommand = SettingKey<String?>.optionalText(
+            "PROBE_CMD",
+            form: "a shell line",
+            help: "run in the card's binding to try a card that was sick; 0 within 60 seconds means that it works"
+        )
         static let killGrace = SettingKey<Double>.seconds(
             "KILL_GRACE_SEC",
             default: 5,
@@ -174,7 +191,8 @@ struct WorkerSettings: Sendable {
             gpu.declaration, pins.declaration, exclude.declaration, node.declaration, mergeRoot.declaration,
             baseRoot.declaration, ramRoot.declaration,
             logRoot.declaration, heartbeat.declaration, metrics.declaration, heartbeatTTL.declaration,
-            timeout.declaration, slots.declaration, killGrace.declaration, drain.declaration,
+            timeout.declaration, slots.declaration, maxTemperature.declaration,
+            allowUnknownTemperature.declaration, probeCommand.declaration, killGrace.declaration, drain.declaration,
             allowedDirectories.declaration, cpuSet.declaration, logFileSize.declaration, logStreamSize.declaration,
             keepAge.declaration, keepCount.declaration, keepSize.declaration,
         ]

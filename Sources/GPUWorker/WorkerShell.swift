@@ -13,7 +13,8 @@ struct WorkerShell: Sendable {
     let inbox: RunInbox
     let launcher: TaskLauncher
     let pulse: WorkerPulse
-    let requests: CancelDesk
+    let requests: RequestDesk
+    let keeper: CardKeeper
 
     /// Works until it was told to stop and nothing is left to do.
     func run(_ core: WorkerCore, recovered: [RecoveredAttempt]) async {
@@ -21,6 +22,7 @@ struct WorkerShell: Sendable {
         let observer = context.connection.addObserver { [mailbox] event in
             if case .reconnected = event { mailbox.send(.reconnected) }
         }
+        await keeper.begin()
         mailbox.sendOutcome(.began(recovered))
         await withDiscardingTaskGroup { group in
             await serve(core, timer, &group)
@@ -74,7 +76,8 @@ struct WorkerShell: Sendable {
         case .refuse(let event, let messageID, let token):
             group.addTask { await refuse(event, messageID: messageID, token) }
         case .close(let attempt, _): group.addTask { await launcher.close(attempt) }
-        case .reply(let token, let ok, let error): requests.reply(token, ok: ok, error: error)
+        case .reply(let token, let answer): requests.reply(token, answer)
+        case .probe: group.addTask { await keeper.probe() }
         case .heartbeat: pulse.beat()
         case .armTimer(let due): timer.arm(after: due.map { $0 - now })
         case .notice(let text): context.notice(text)
@@ -86,7 +89,7 @@ struct WorkerShell: Sendable {
         context.tell("up", context.facts)
         pulse.ready()
         group.addTask { await inbox.serve() }
-        group.addTask { await pulse.run() }
+        group.addTask { await pulse.run { [keeper] in await keeper.look() } }
         context.logger.notice("ready", metadata: ["gpu": "\(context.gpu)", "incarnation": "\(context.incarnation)"])
     }
 

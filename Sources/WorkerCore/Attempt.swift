@@ -31,9 +31,16 @@ struct Attempt: Sendable {
     enum StopCause: Sendable, Equatable {
         case timeout
         case cancelled
-        case drained
+        /// The job goes back to the pool for a reason that is none of its own: a code that
+        /// ``FailureCode/isGivenBack``.
+        case givenBack(FailureCode, reason: String)
         /// The record says that the attempt is no longer ours.
         case superseded
+
+        static let drained = StopCause.givenBack(
+            .drained,
+            reason: "its worker was told to stop, and gave the job back"
+        )
     }
 
     /// The write that ends an attempt.

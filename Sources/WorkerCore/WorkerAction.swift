@@ -40,7 +40,9 @@ package enum WorkerAction: Sendable, Equatable {
     case refuse(ErrorEvent, messageID: String, MessageToken)
     /// The attempt needs nothing more: its journal entry is complete, its directory may be pruned.
     case close(AttemptID, JobID)
-    case reply(RequestToken, ok: Bool, error: String)
+    case reply(RequestToken, WorkerAnswer)
+    /// Try whether the card works -> `probeEnded`
+    case probe
     /// Tell at once what the next heartbeat would.
     case heartbeat
     /// Wake the core at this time, in place of any earlier arming; nil: not at all.

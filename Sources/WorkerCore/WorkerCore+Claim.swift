@@ -17,7 +17,7 @@ extension WorkerCore {
             attempts[id]?.token = token
             return
         }
-        guard !isDraining else { return actions.append(.nak(token, delay: .zero)) }
+        guard !isDraining, hold == nil else { return actions.append(.nak(token, delay: .zero)) }
         let revision = RecordRevision(record: message.record, sequence: message.sequence)
         add(id, of: revision, token: token, phase: .preparing)
         // The message only says that there may be something to do. Sequences can have been given out twice, and
@@ -115,10 +115,12 @@ extension WorkerCore {
 
     private mutating func claimed(_ id: AttemptID, _ revision: RecordRevision, at now: Timestamp) {
         attempts[id]?.revision = revision
-        if revision.record.cancelRequested || attempts[id]?.stop == .cancelled {
-            return finishUnstarted(id, .cancelled, at: now)
-        }
+        if revision.record.cancelRequested { return finishUnstarted(id, .cancelled, at: now) }
+        if let cause = attempts[id]?.stop { return finishUnstarted(id, cause, at: now) }
         if isDraining { return finishUnstarted(id, .drained, at: now) }
+        if let hold, let code = hold.endsJobs {
+            return finishUnstarted(id, .givenBack(code, reason: hold.reason), at: now)
+        }
         attempts[id]?.phase = .starting
         actions.append(.start(id, revision.record))
     }

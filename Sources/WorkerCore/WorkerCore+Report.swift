@@ -126,7 +126,7 @@ extension WorkerCore {
         let report = attempts[id]?.report
         switch (revision.record.state, report) {
         case (.running, let report?):
-            if report.outcome.code == .drained { attempts[id]?.ending = .lose }
+            if report.outcome.code?.isGivenBack ?? false { attempts[id]?.ending = .lose }
             commit(id, at: now)
         case (.running, nil):
             lose(id, code: .lost, reason: "its worker was restarted while it ran", at: now)

@@ -73,7 +73,7 @@ extension WorkerCore {
         outcome.duration = attempt.startedAt.map { now - $0 }
         outcome.standardOutputTail = end.standardOutput.tail
         outcome.standardErrorTail = end.standardError.tail
-        if attempt.stop == .drained { attempts[id]?.ending = .lose }
+        if case .givenBack = attempt.stop { attempts[id]?.ending = .lose }
         setReport(of: id, outcome, ran: true, at: now, end)
         startReporting(id)
     }
@@ -87,9 +87,9 @@ extension WorkerCore {
     /// A claimed attempt that never started: cancelled, or given back, at once.
     mutating func finishUnstarted(_ id: AttemptID, _ cause: Attempt.StopCause, at now: Timestamp) {
         let outcome: AttemptOutcome
-        if cause == .drained {
+        if case .givenBack(let code, let reason) = cause {
             attempts[id]?.ending = .lose
-            outcome = AttemptOutcome(code: .drained, reason: Self.drainedReason)
+            outcome = AttemptOutcome(code: code, reason: reason)
         } else {
             outcome = AttemptOutcome(code: .cancelled, reason: "cancelled before it was started")
         }
@@ -98,8 +98,6 @@ extension WorkerCore {
     }
 
     // MARK: outcomes
-
-    static let drainedReason = "its worker was told to stop, and gave the job back"
 
     private static func outcome(
         of end: ProcessEnd,
@@ -115,7 +113,8 @@ extension WorkerCore {
                 returnCode: returnCode
             )
         case .cancelled: return AttemptOutcome(code: .cancelled, reason: "cancelled", returnCode: returnCode)
-        case .drained: return AttemptOutcome(code: .drained, reason: drainedReason, returnCode: returnCode)
+        case .givenBack(let code, let reason):
+            return AttemptOutcome(code: code, reason: reason, returnCode: returnCode)
         case .superseded, nil: return AttemptOutcome(code: code, reason: reason, returnCode: returnCode)
         }
     }
@@ -170,17 +169,7 @@ extension WorkerCore {
         }
     }
 
-    // MARK: requests and losses
-
-    mutating func cancelAsked(_ job: JobID, _ id: AttemptID, _ token: RequestToken, at now: Timestamp) {
-        guard let attempt = attempts[id], attempt.job == job, attempt.isOurs else {
-            return actions.append(
-                .reply(token, ok: false, error: "this worker does not run attempt \(id) of job \(job)")
-            )
-        }
-        actions.append(.reply(token, ok: true, error: ""))
-        end(id, because: .cancelled, at: now)
-    }
+    // MARK: losses
 
     /// After a time without the bus the pool may have given the attempts away.
     mutating func checkRunning() {

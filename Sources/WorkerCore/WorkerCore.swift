@@ -16,6 +16,10 @@ package struct WorkerCore: Sendable {
     private var requested = 0
     /// Slots that a process occupies which cannot be killed.
     var blockedSlots = 0
+    /// Why nothing new may run on the card.
+    var hold: CardHold?
+    /// Who asked for the probe that is under way.
+    var prober: RequestToken?
     private var phase = Phase.beginning
     private var nextInProgress: Timestamp?
     private var armed: Timestamp?
@@ -52,6 +56,12 @@ package struct WorkerCore: Sendable {
         case .reported(let id): reported(id, at: now)
         case .told(let id): told(id)
         case .cancelAsked(let job, let id, let token): cancelAsked(job, id, token, at: now)
+        case .evictAsked(let job, let id, let code, let reason, let token):
+            evictAsked(job, id, code, reason, token, at: now)
+        case .probeAsked(let token): probeAsked(token)
+        case .probeEnded(let answer): probeEnded(answer)
+        case .cardHeld(let hold): cardHeld(hold, at: now)
+        case .cardFailed(let reason): cardFailed(reason, at: now)
         case .reconnected: checkRunning()
         case .timerFired: armed = nil
         case .stopAsked: stop(at: now)
@@ -101,7 +111,7 @@ package struct WorkerCore: Sendable {
 
     /// Gives free slots to those who wait, first come, first served.
     private mutating func fillSlots(at now: Timestamp) {
-        guard phase == .serving, !isReportingTooMuch else { return }
+        guard phase == .serving, hold == nil, !isReportingTooMuch else { return }
         let free = policy.slots - blockedSlots - attempts.values.count(where: \.isOccupying)
         guard free > 0 else { return }
         // The scheduler sends what comes first first: a message whose record is still being read is not overtaken.
@@ -111,7 +121,7 @@ package struct WorkerCore: Sendable {
 
     /// Messages are pulled as slots will need them: the bus holds the rest, where the scheduler can take it back.
     private mutating func demand() {
-        guard phase == .serving, !isReportingTooMuch, blockedSlots < policy.slots else { return }
+        guard phase == .serving, hold == nil, !isReportingTooMuch, blockedSlots < policy.slots else { return }
         let inHand = attempts.values.count { $0.isOccupying || $0.isHeld }
         let missing = policy.window - inHand - requested
         guard missing > 0 else { return }
@@ -141,7 +151,8 @@ package struct WorkerCore: Sendable {
     private mutating func runDeadlines(at now: Timestamp) {
         let due = attempts.values.filter { $0.due.map { $0 <= now } ?? false }.sorted { $0.number < $1.number }
         for attempt in due { timeIsUp(attempt.id, at: now) }
-        if let until = drainDeadline, until <= now { giveBackRunning(at: now) }
+        // The drain time has passed: what still runs goes back to the pool.
+        if let until = drainDeadline, until <= now { endRunning(because: .drained, at: now) }
     }
 
     private mutating func armTimer(at now: Timestamp) {
@@ -185,17 +196,7 @@ package struct WorkerCore: Sendable {
             return
         }
         phase = .draining(until: now + policy.drain)
-        for attempt in attempts.values.filter(\.isHeld).sorted(by: { $0.number < $1.number }) {
-            attempts[attempt.id] = nil
-            if let token = attempt.token { actions.append(.nak(token, delay: .zero)) }
-        }
+        giveBackWaiting()
         actions.append(.heartbeat)
-    }
-
-    /// The drain time has passed: what still runs goes back to the pool.
-    private mutating func giveBackRunning(at now: Timestamp) {
-        for attempt in attempts.values.filter({ $0.phase == .running }).sorted(by: { $0.number < $1.number }) {
-            end(attempt.id, because: .drained, at: now)
-        }
     }
 }

@@ -117,6 +117,13 @@ package enum WorkerEvent: Sendable {
     /// The events of the attempt are stored.
     case told(AttemptID)
     case cancelAsked(JobID, AttemptID, RequestToken)
+    case evictAsked(JobID, AttemptID, FailureCode, reason: String, RequestToken)
+    case probeAsked(RequestToken)
+    case probeEnded(WorkerAnswer)
+    /// Whether the card may take new jobs, at each look at it; nil: it may.
+    case cardHeld(CardHold?)
+    /// A fault was seen that spoils what runs on the card.
+    case cardFailed(reason: String)
     /// The connection was lost and is back.
     case reconnected
     case timerFired

@@ -26,6 +26,7 @@ private struct Walk {
     var everStarted: Set<AttemptID> = []
     var closed: Set<AttemptID> = []
     var isFinished = false
+    var isHeld = false
     var ended: Int { closed.count }
 
     init(seed: UInt64) throws {
@@ -36,16 +37,46 @@ private struct Walk {
     }
 
     mutating func step() throws {
-        switch chance.next() % 20 {
+        let claims = askedClaims
+        let wasHeld = isHeld
+        switch chance.next() % 24 {
         case 0...3: try deliver()
         case 4: try redeliver()
         case 5: bench.pass(.milliseconds(Int64(chance.next() % 3000)))
         case 6: try interfere()
         case 7 where !processes.isEmpty: try askToCancel()
         case 8: bench.handle(.reconnected)
+        case 9 where !processes.isEmpty: try askToEvict()
+        case 10: changeTheCard()
+        case 11: bench.handle(.probeAsked(RequestToken(chance.next())))
         default: try act()
         }
+        if wasHeld && isHeld { #expect(askedClaims <= claims, "nothing is claimed for a card that is held") }
         check()
+    }
+
+    /// Claims that the core has asked for and nobody has carried out.
+    private var askedClaims: Int {
+        bench.todo.count { if case .write(_, let record, _) = $0 { record.state == .running } else { false } }
+    }
+
+    private mutating func changeTheCard() {
+        switch chance.next() % 4 {
+        case 0: bench.handle(.cardFailed(reason: "XID 63"))
+        case 1: hold(CardHold.Code.allCases.randomElement(using: &chance).map { CardHold($0, reason: "so") })
+        default: hold(nil)
+        }
+    }
+
+    private mutating func hold(_ hold: CardHold?) {
+        isHeld = hold != nil
+        bench.handle(.cardHeld(hold))
+    }
+
+    private mutating func askToEvict() throws {
+        let attempt = try #require(randomProcess())
+        let job = try #require(processes[attempt])
+        bench.handle(.evictAsked(job, attempt, .drained, reason: "drained", RequestToken(chance.next())))
     }
 
     private mutating func deliver() throws {
@@ -124,6 +155,7 @@ private struct Walk {
             bench.handle(.told(attempt))
         case .close(let attempt, _): #expect(closed.insert(attempt).inserted, "closed once")
         case .finish: isFinished = true
+        case .probe: bench.handle(.probeEnded(WorkerAnswer(ok: chance.next() % 2 == 0, evidence: "tried")))
         case .announceReady, .inProgress, .terminate, .refuse, .reply, .heartbeat, .armTimer, .notice: break
         case .prepare, .readRecord, .write: Issue.record("not for here")
         }

@@ -267,7 +267,7 @@ struct WorkerCoreTests {
         let started = try bench.run("a")
         try bench.move(started.job, .requestCancel(reason: "no longer needed"))
         bench.handle(.cancelAsked(started.job, started.attempt, RequestToken(1)))
-        #expect(bench.take(.reply(RequestToken(1), ok: true, error: "")))
+        #expect(bench.take(.reply(RequestToken(1), .done)))
         #expect(bench.take(.terminate(started.attempt)))
         bench.pass(.seconds(5))
         #expect(bench.take(.kill(started.attempt)))
@@ -280,7 +280,7 @@ struct WorkerCoreTests {
         let started = try bench.run("a")
         let other = AttemptID(from: &bench.ids)
         bench.handle(.cancelAsked(started.job, other, RequestToken(1)))
-        #expect(bench.take { if case .reply(RequestToken(1), ok: false, let error) = $0 { error } else { nil } } != nil)
+        #expect(bench.take { if case .reply(RequestToken(1), let answer) = $0 { answer.error } else { nil } } != nil)
         #expect(!bench.todo.contains(.terminate(started.attempt)))
     }
 

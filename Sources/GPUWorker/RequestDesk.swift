@@ -6,8 +6,8 @@ import Synchronization
 import WireJSON
 import WorkerCore
 
-/// Takes the leader's requests to kill an attempt, and answers them; and tells every new leader that this worker lives.
-final class CancelDesk: Sendable {
+/// Takes the leader's requests to this worker, and answers them; and tells every new leader that this worker lives.
+final class RequestDesk: Sendable {
     private struct State {
         var number: UInt64 = 0
         var waiting: [RequestToken: String] = [:]
@@ -29,14 +29,18 @@ final class CancelDesk: Sendable {
     }
 
     func start() throws(NATSError) {
-        let cancels = try context.connection.subscribe(context.names.workerRequest(context.gpu, .cancel)) {
-            [weak self] message in
-            self?.take(message)
+        var subscriptions: [NATSSubscription] = []
+        for verb in WorkerRequest.Verb.allCases {
+            subscriptions.append(
+                try context.connection.subscribe(context.names.workerRequest(context.gpu, verb)) { [weak self] in
+                    self?.take(verb, $0)
+                }
+            )
         }
-        let leaders = try context.connection.subscribe(context.names.maestroEvent("state")) { [weak self] message in
-            self?.greet(message)
-        }
-        state.withLock { $0.subscriptions = [cancels, leaders] }
+        subscriptions.append(
+            try context.connection.subscribe(context.names.maestroEvent("state")) { [weak self] in self?.greet($0) }
+        )
+        state.withLock { $0.subscriptions = subscriptions }
     }
 
     func stop() {
@@ -59,16 +63,13 @@ final class CancelDesk: Sendable {
         }
     }
 
-    private func take(_ message: NATSMessage) {
-        let body: JSON
-        do {
-            body = try JSON(parsing: message.payload)
+    private func take(_ verb: WorkerRequest.Verb, _ message: NATSMessage) {
+        let request: WorkerRequest
+        do throws(MalformedMessage) {
+            request = try WorkerRequest(verb, parsing: message.payload)
         } catch {
-            return answer(message.replySubject, ok: false, error: "the request is \(error)")
+            return answer(message.replySubject, .refused(error.description))
         }
-        guard let job = body["task_id"]?.stringValue.flatMap({ JobID($0) }),
-            let attempt = body["attempt_id"]?.stringValue.flatMap({ AttemptID($0) })
-        else { return answer(message.replySubject, ok: false, error: "task_id or attempt_id is missing or not an id") }
         let token = state.withLock { state -> RequestToken? in
             guard state.waiting.count < Self.limit else { return nil }
             state.number += 1
@@ -76,19 +77,27 @@ final class CancelDesk: Sendable {
             if let subject = message.replySubject { state.waiting[token] = subject }
             return token
         }
-        guard let token else {
-            return answer(message.replySubject, ok: false, error: "too many requests wait; try again")
-        }
-        mailbox.send(.cancelAsked(job, attempt, token))
+        guard let token else { return answer(message.replySubject, .refused("too many requests wait; try again")) }
+        mailbox.send(WorkerEvent(request, token))
     }
 
-    func reply(_ token: RequestToken, ok: Bool, error: String) {
-        answer(state.withLock { $0.waiting.removeValue(forKey: token) }, ok: ok, error: error)
+    func reply(_ token: RequestToken, _ reply: WorkerAnswer) {
+        answer(state.withLock { $0.waiting.removeValue(forKey: token) }, reply)
     }
 
-    private func answer(_ subject: String?, ok: Bool, error: String) {
+    private func answer(_ subject: String?, _ answer: WorkerAnswer) {
         guard let subject else { return }
-        let body: JSON = ok ? ["ok": true] : ["ok": false, "error": .string(error)]
-        context.publish(body.encoded(), on: subject)
+        context.publish(answer.encoded(), on: subject)
+    }
+}
+
+extension WorkerEvent {
+    fileprivate init(_ request: WorkerRequest, _ token: RequestToken) {
+        switch request {
+        case .cancel(let job, let attempt): self = .cancelAsked(job, attempt, token)
+        case .evict(let job, let attempt, let code, let reason):
+            self = .evictAsked(job, attempt, code, reason: reason, token)
+        case .probe: self = .probeAsked(token)
+        }
     }
 }

@@ -1,0 +1,91 @@
+import JobModel
+import JobTransport
+import Synchronization
+import WorkerCore
+
+/// Watches a worker's device: measures it, tells the pool and the core how it is, and probes it.
+final class CardKeeper: Sendable {
+    private let context: WorkerContext
+    private let mailbox: Mailbox<WorkerEvent>
+    private let launcher: TaskLauncher
+    private let command: ProbeCommand?
+    private let state = Mutex(State())
+
+    private struct State {
+        /// The last hold, so that a change is told to people once.
+        var hold: CardHold?
+        var isLooking = false
+        /// Somebody wanted a look while one was under way.
+        var isWantedAgain = false
+    }
+
+    /// - Parameter command: what a probe runs besides asking the driver.
+    init(context: WorkerContext, mailbox: Mailbox<WorkerEvent>, launcher: TaskLauncher, command: ProbeCommand?) {
+        self.context = context
+        self.mailbox = mailbox
+        self.launcher = launcher
+        self.command = command
+    }
+
+    /// Looks once, for the core alone: nothing is claimed before it is known whether the card may take jobs.
+    func begin() async { note(await context.device.look(at: context.clock.now(), jobs: [:])) }
+
+    /// Looks at the card now, and tells the pool; while somebody else does, has it done once more after that.
+    func look() async {
+        let isFree = state.withLock { state in
+            state.isWantedAgain = state.isLooking
+            defer { state.isLooking = true }
+            return !state.isLooking
+        }
+        guard isFree else { return }
+        repeat { await lookOnce() } while isWantedAgain()
+    }
+
+    private func isWantedAgain() -> Bool {
+        state.withLock { state in
+            defer { state.isWantedAgain = false }
+            state.isLooking = state.isWantedAgain
+            return state.isWantedAgain
+        }
+    }
+
+    private func lookOnce() async {
+        let jobs = await launcher.jobsByProcess()
+        let report = await context.device.look(at: context.clock.now(), jobs: jobs)
+        note(report)
+        context.tell("metrics", report.metrics)
+    }
+
+    private func note(_ report: DeviceReport) {
+        if let fault = report.fault { mailbox.sendOutcome(.cardFailed(reason: fault)) }
+        mailbox.sendOutcome(.cardHeld(report.hold))
+        for notice in report.notices { context.notice(notice) }
+        let before = state.withLock { state in
+            defer { state.hold = report.hold }
+            return state.hold
+        }
+        guard before?.code != report.hold?.code else { return }
+        if let hold = report.hold {
+            context.notice("takes no new job (\(hold.code)): \(hold.reason)")
+        } else {
+            context.notice("takes jobs again", level: .notice)
+        }
+    }
+
+    /// Tries whether the card works -> `probeEnded`.
+    func probe() async {
+        var result = await context.device.probe()
+        if result.ok, let command {
+            let ran = await command.run()
+            result = DeviceProbe(ok: ran.ok, evidence: "\(result.evidence); \(ran.evidence)")
+        }
+        if result.ok { context.device.recover() }
+        context.notice(
+            "probe \(result.ok ? "succeeded" : "failed"): \(result.evidence)",
+            level: result.ok ? .notice : .warning
+        )
+        // The hold ends before the leader hears that the card works.
+        await look()
+        mailbox.sendOutcome(.probeEnded(WorkerAnswer(ok: result.ok, evidence: result.evidence)))
+    }
+}
