@@ -5,7 +5,8 @@ import NATSClient
 import SchedulerCore
 import Synchronization
 
-/// Everything the leader hears: the records as they change, registrations, heartbeats, readings and results.
+/// Everything the leader hears: the records as they change, registrations, control records of cards, heartbeats, readings
+/// and results.
 final class EventSources: Sendable {
     private struct State {
         var subscriptions: [NATSSubscription] = []
@@ -39,7 +40,7 @@ final class EventSources: Sendable {
             if case .reconnected = event { mailbox.send(.reconnected) }
         }
         state.withLock { $0.observer = observer }
-        try follow(names.controlStream, nil, .lastPerSubject) { [weak self] in self?.register($0) }
+        try follow(names.controlStream, nil, .lastPerSubject) { [weak self] in self?.noteControl($0) }
         try follow(names.eventsStream, names.resultPrefix + ".*", .new, headersOnly: true) { [weak self] in
             self?.noteResult($0)
         }
@@ -78,12 +79,11 @@ final class EventSources: Sendable {
         options.deliverPolicy = policy
         options.filterSubject = filter
         options.headersOnly = headersOnly
-        let isRecords = stream == context.names.jobsStream
         let consumer = try OrderedConsumer(context.jetStream, stream: stream, options: options) {
             [weak self, logger = context.logger] event in
             switch event {
             case .message(let message, _): handler(message)
-            case .caughtUp(let last): if isRecords { self?.finishReplay(last) }
+            case .caughtUp(let last): self?.noteReplayed(stream, last)
             case .recreated(let reason):
                 logger.info("following again", metadata: ["stream": "\(stream)", "reason": "\(reason)"])
             case .failed(let error):
@@ -104,7 +104,7 @@ final class EventSources: Sendable {
             }
             let isLive = state.withLock { $0.isLive }
             // A record that is just being written was stored now; an older one when the server's clock says.
-            let storedAt = isLive ? context.clock.now() : Timestamp(nanoseconds: message.timestamp) + serverClockOffset
+            let storedAt = isLive ? context.clock.now() : storedAt(message)
             let revision = RecordRevision(record: record, sequence: message.sequence, storedAt: storedAt)
             mailbox.send(isLive ? .recordChanged(revision) : .replayed(revision))
         } catch {
@@ -112,14 +112,47 @@ final class EventSources: Sendable {
         }
     }
 
-    private func finishReplay(_ last: UInt64) {
-        state.withLock { $0.isLive = true }
-        mailbox.send(.replayFinished(lastSequence: last))
+    /// When the server's clock says that a message was stored, on ours.
+    private func storedAt(_ message: StoredMessage) -> Timestamp {
+        Timestamp(nanoseconds: message.timestamp) + serverClockOffset
+    }
+
+    private func noteReplayed(_ stream: String, _ last: UInt64) {
+        if stream == context.names.jobsStream {
+            state.withLock { $0.isLive = true }
+            mailbox.send(.replayFinished(lastSequence: last))
+        } else if stream == context.names.controlStream {
+            mailbox.send(.controlReplayed)
+        }
+    }
+
+    /// Registrations and the control records of cards share their stream with the lease and other records of the leader.
+    private func noteControl(_ message: StoredMessage) {
+        if message.subject.hasPrefix(context.names.registrationPrefix) {
+            register(message)
+        } else if message.subject.hasPrefix(context.names.cardControlPrefix) {
+            noteCardControl(message)
+        }
+    }
+
+    private func noteCardControl(_ message: StoredMessage) {
+        guard let gpu = GPUID(String(message.subject.dropFirst(context.names.cardControlPrefix.count))) else { return }
+        do throws(MalformedMessage) {
+            let record = try CardControl(parsing: message.payload)
+            guard record.gpu == gpu else {
+                throw MalformedMessage(
+                    "control record",
+                    "it is of card \(record.gpu), but stands at \(message.subject)"
+                )
+            }
+            let storedAt = storedAt(message)
+            mailbox.send(.cardControl(ControlRevision(record: record, sequence: message.sequence, storedAt: storedAt)))
+        } catch {
+            mailbox.send(.cardControlUnreadable(gpu, sequence: message.sequence, reason: error.description))
+        }
     }
 
     private func register(_ message: StoredMessage) {
-        // Registrations share their stream with the lease and other records of the leader.
-        guard message.subject.hasPrefix(context.names.registrationPrefix) else { return }
         do throws(MalformedMessage) {
             mailbox.send(.registered(try WorkerRegistration(parsing: message.payload)))
         } catch {

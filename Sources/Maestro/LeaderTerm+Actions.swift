@@ -27,6 +27,11 @@ extension LeaderTerm {
         case .removeRecord(let sequence): group.addTask { await removeRecord(at: sequence) }
         case .requestCancel(let gpu, let job, let attempt):
             group.addTask { await requestCancel(gpu, job, attempt) }
+        case .requestEvict(let gpu, let job, let attempt, let code, let reason):
+            group.addTask { await requestEvict(gpu, job, attempt, code, reason: reason) }
+        case .requestProbe(let gpu): requestProbe(gpu)
+        case .writeControl(let record, let expected):
+            group.addTask { await writeControl(record, expected: expected) }
         case .readRecord(let job): group.addTask { await readRecord(job) }
         case .pull(let count): submissions.pull(count)
         case .reply(let token, let answer): requests.reply(token, answer)
@@ -37,12 +42,12 @@ extension LeaderTerm {
     }
 
     /// How long a write goes on without an answer before the term gives it up: it ends with the term anyway.
-    private var patience: ContinuousClock.Instant { .now + .seconds(24 * 3600) }
+    var patience: ContinuousClock.Instant { .now + .seconds(24 * 3600) }
 
     /// When the lease's trust ends, on the clock that the transport counts by.
     private var trustDeadline: ContinuousClock.Instant { .now + (trust.until - context.clock.now()) }
 
-    private var isTrusted: Bool { context.clock.now() < trust.until }
+    var isTrusted: Bool { context.clock.now() < trust.until }
 
     // MARK: what its first answer did not settle
 
@@ -222,20 +227,6 @@ extension LeaderTerm {
         } catch {
             // Not a run message: not the one that is looked for.
             return nil
-        }
-    }
-
-    private func requestCancel(_ gpu: GPUID, _ job: JobID, _ attempt: AttemptID) async {
-        let request = WorkerRequest.cancel(job, attempt)
-        do {
-            _ = try await context.connection.request(
-                request.encoded(),
-                to: context.names.workerRequest(gpu, request.verb),
-                deadline: .seconds(2)
-            )
-        } catch {
-            // The record says that the job is to be killed, and the next heartbeat repeats the request.
-            context.logger.debug("a cancel did not reach its worker", metadata: ["job": "\(job)", "error": "\(error)"])
         }
     }
 

@@ -101,16 +101,25 @@ final class RequestDesk: Sendable {
         switch verb {
         case "status": return .statusAsked(token)
         case "gpus": return .cardsAsked(token)
+        case "gpu": return .cardAsked(try card(try object(payload)), token)
         case "cancel":
             let body = try object(payload)
-            return .cancelAsked(try job(body), reason: body["reason"]?.stringValue ?? "", token)
+            return .cancelAsked(try job(body), reason: try reason(body), token)
         case "why": return .whyAsked(try job(try object(payload)), token)
         default:
-            throw RequestRefusal(
-                code: "unknown_request",
-                reason: "there is no request \(verb); there are status, gpus, cancel, why"
-            )
+            guard let verb = CardRequest.Verb(rawValue: verb) else { throw unknown(verb) }
+            let body = try object(payload)
+            let delay = verb == .drain ? try delay(body) : nil
+            return .cardRequest(CardRequest(verb, try card(body), reason: try reason(body), delay: delay), token)
         }
+    }
+
+    private static func unknown(_ verb: String) -> RequestRefusal {
+        let verbs = ["status", "gpus", "gpu", "cancel", "why"] + CardRequest.Verb.allCases.map(\.rawValue)
+        return RequestRefusal(
+            code: "unknown_request",
+            reason: "there is no request \(verb); there are \(verbs.joined(separator: ", "))"
+        )
     }
 
     private static func object(_ payload: [UInt8]) throws(RequestRefusal) -> JSON {
@@ -129,5 +138,39 @@ final class RequestDesk: Sendable {
             )
         }
         return id
+    }
+
+    private static func card(_ body: JSON) throws(RequestRefusal) -> GPUID {
+        guard let gpu = body["gpu_id"].flatMap({ GPUID($0) }) else {
+            throw RequestRefusal(
+                code: "bad_request",
+                reason: "the request names no card: gpu_id is missing, or neither a number from 0 nor a name"
+            )
+        }
+        return gpu
+    }
+
+    /// Longest reason that is taken, in bytes: it is kept in a record and told to people.
+    private static let reasonLimit = 1024
+
+    private static func reason(_ body: JSON) throws(RequestRefusal) -> String {
+        guard let field = body["reason"], !field.isNull else { return "" }
+        guard let reason = field.stringValue, reason.utf8.count <= reasonLimit else {
+            throw RequestRefusal(code: "bad_request", reason: "reason must be a text of at most \(reasonLimit) bytes")
+        }
+        return reason
+    }
+
+    /// Until when a drain waits for running jobs; nil for ever.
+    private static func delay(_ body: JSON) throws(RequestRefusal) -> Duration? {
+        guard let field = body["deadline"], !field.isNull else { return nil }
+        let longest = TaskLimits.timeout.upperBound
+        guard let seconds = field.doubleValue, (0...longest).contains(seconds) else {
+            throw RequestRefusal(
+                code: "bad_request",
+                reason: "deadline must be a number of seconds from now, 0 to \(Int(longest))"
+            )
+        }
+        return .inSeconds(seconds)
     }
 }

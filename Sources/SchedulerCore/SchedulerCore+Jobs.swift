@@ -146,6 +146,10 @@ extension SchedulerCore {
         let record = revision.record
         guard let gpu = record.gpu, let attempt = record.attempt else { return }
         deadlines.insert(.claim(record.id, attempt), at: now + policy.claimTimeout)
+        if let reason = cards[gpu].flatMap({ refusalOfWork($0, at: now) }) {
+            jobs[record.id]?.lossReason = reason
+            return
+        }
         guard isOurs, jobs[record.id]?.cancel == nil else { return }
         actions.append(.publishRun(gpu, RunMessage(record: record, sequence: revision.sequence)))
     }
@@ -194,7 +198,10 @@ extension SchedulerCore {
     private mutating func finish(_ revision: RecordRevision, from old: JobState?, isOurs: Bool, at now: Timestamp) {
         let record = revision.record
         guard let job = jobs[record.id] else { return }
-        if let gpu = record.gpu, let duration = record.outcome?.duration { cards[gpu]?.noteDuration(duration) }
+        if let gpu = record.gpu {
+            if let duration = record.outcome?.duration { cards[gpu]?.noteDuration(duration) }
+            if record.state == .done { noteSuccess(on: gpu, at: now) }
+        }
         answerCancel(job, state: record.state)
         release(record.id)
         count(record.state, by: -1)

@@ -50,7 +50,7 @@ extension SchedulerCore {
         for gpu in candidates(for: placement) {
             guard let card = cards[gpu], card.objection(policy: policy, at: now) == nil else { continue }
             let load = card.assigned.count
-            guard load < card.slots + card.dispatchAhead(policy: policy) else { continue }
+            guard load < card.capacity(policy: policy) else { continue }
             let rank = (load < card.slots ? 0 : 1, load, card.score(policy: policy, at: now))
             if best.map({ rank < $0.rank }) ?? true { best = (rank, gpu) }
         }
@@ -63,8 +63,11 @@ extension SchedulerCore {
 
     // MARK: jobs without a card
 
-    private func isServed(_ placement: PlacementClass, at now: Timestamp) -> Bool {
-        candidates(for: placement).contains { cards[$0].map { $0.objection(policy: policy, at: now) == nil } ?? false }
+    /// Some card may take jobs of the class, now or when it has room again.
+    func isServed(_ placement: PlacementClass, at now: Timestamp) -> Bool {
+        candidates(for: placement).contains { gpu in
+            cards[gpu].map { $0.objection(policy: policy, at: now)?.isForWantOfRoom ?? true } ?? false
+        }
     }
 
     /// No card has room. If that is because none may be used at all, the records are to say so before long.
@@ -106,15 +109,14 @@ extension SchedulerCore {
     /// Why no card takes jobs of a class, for a person.
     func waitingReason(for placement: PlacementClass, at now: Timestamp) -> String {
         if let pin = placement.pin {
-            guard let card = cards[pin] else {
+            guard cards[pin] != nil else {
                 return "pinned to card \(pin), whose worker has not been heard of; start it, or submit without gpu"
             }
-            return "pinned to card \(pin): \(card.objection(policy: policy, at: now) ?? "all its slots are taken")"
+            let reason = state(of: pin, at: now).reason
+            return "pinned to card \(pin): \(reason.isEmpty ? "all its slots are taken" : reason)"
         }
         guard !cardOrder.isEmpty else { return "no worker has been heard of; start gpu-worker on a card" }
-        let reasons = cardOrder.prefix(3).compactMap { gpu in
-            cards[gpu]?.objection(policy: policy, at: now).map { "card \(gpu): \($0)" }
-        }
+        let reasons = cardOrder.prefix(3).map { "card \($0): \(state(of: $0, at: now).reason)" }
         let more = cardOrder.count > 3 ? ", and \(cardOrder.count - 3) more" : ""
         return "no card may take it: " + reasons.joined(separator: "; ") + more
     }

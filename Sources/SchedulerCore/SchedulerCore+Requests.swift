@@ -83,8 +83,7 @@ extension SchedulerCore {
     }
 
     private func waitingSummary(_ job: Job, at now: Timestamp) -> String {
-        let usable = candidates(for: job.placement).filter { cards[$0]?.objection(policy: policy, at: now) == nil }
-        guard usable.contains(where: { cards[$0] != nil }) else { return waitingReason(for: job.placement, at: now) }
+        guard isServed(job.placement, at: now) else { return waitingReason(for: job.placement, at: now) }
         return "every slot of the cards that may run it is taken"
     }
 
@@ -93,13 +92,13 @@ extension SchedulerCore {
         guard let card = cards[gpu] else {
             return ["gpu_id": gpu.json, "eligible": false, "reason": "its worker has not been heard of"]
         }
-        let objection = card.objection(policy: policy, at: now)
-        let isFull = card.assigned.count >= card.slots + card.dispatchAhead(policy: policy)
+        let reason = state(of: gpu, at: now).reason
+        let isFull = card.assigned.count >= card.capacity(policy: policy)
         return [
             "gpu_id": gpu.json,
-            "eligible": .bool(objection == nil && !isFull),
+            "eligible": .bool(reason.isEmpty && !isFull),
             "score": .double(card.score(policy: policy, at: now)),
-            "reason": .string(objection ?? (isFull ? "all its slots are taken" : "")),
+            "reason": .string(reason.isEmpty && isFull ? "all its slots are taken" : reason),
         ]
     }
 
@@ -113,7 +112,7 @@ extension SchedulerCore {
     }
 
     private static func unknown(_ id: JobID) -> JSON {
-        ["ok": false, "code": "unknown_job", "error": .string("there is no job \(id)")]
+        refusal("unknown_job", "there is no job \(id)")
     }
 
     // MARK: status
@@ -123,26 +122,5 @@ extension SchedulerCore {
             "ok": true, "qsize": .int(waitingCount), "inflight": .int(inflightCount), "gpus_alive": .int(aliveCards),
             "gpus_seen": .int(cards.count), "queue_full": .bool(isFull),
         ]
-    }
-
-    func cardTable(at now: Timestamp) -> JSON {
-        let rows = cardOrder.compactMap { cards[$0] }.map { card -> JSON in
-            let objection = card.objection(policy: policy, at: now)
-            let isThere = card.isAlive && card.owner != nil
-            let state = isThere ? objection.map { String($0.prefix { $0 != ":" }) } ?? "up" : "gone"
-            var row = JSONObject([
-                ("gpu_id", card.id.json), ("state", .string(state)),
-                ("reason", .string(objection ?? "")), ("slots", .int(card.slots)),
-                ("running", .array(card.assigned.sorted().map { .string($0.text) })),
-                ("score", .double(card.score(policy: policy, at: now))),
-                ("heartbeat_age", .double((now - card.lastHeard).inSeconds)),
-            ])
-            if let owner = card.owner { row["incarnation"] = .string(owner.text) }
-            if let busy = card.busyPercent { row["busy_percent"] = .double(busy) }
-            if let temperature = card.temperature { row["temp_c"] = .double(temperature) }
-            if let readAt = card.readAt { row["metrics_age"] = .double((now - readAt).inSeconds) }
-            return .object(row)
-        }
-        return ["ok": true, "gpus": .array(rows)]
     }
 }

@@ -8,6 +8,7 @@ extension SchedulerCore {
     mutating func addCard(_ gpu: GPUID, at now: Timestamp) {
         guard cards[gpu] == nil else { return }
         cards[gpu] = Card(id: gpu, lastHeard: now)
+        details[gpu] = CardDetails(id: gpu, op: OperationID(from: &ids), at: now)
         let index = cardOrder.firstIndex { gpu < $0 } ?? cardOrder.endIndex
         cardOrder.insert(gpu, at: index)
     }
@@ -18,7 +19,7 @@ extension SchedulerCore {
         if registration.isReleased {
             lose(gpu, reason: "its worker ended in order", at: now)
             cards[gpu]?.owner = nil
-            return
+            return noteState(of: gpu, at: now)
         }
         guard cards[gpu]?.owner != registration.incarnation else { return }
         if cards[gpu]?.isAlive == true { announce("gpu_gone", [("gpu_id", gpu.json), ("reason", "worker restarted")]) }
@@ -28,6 +29,7 @@ extension SchedulerCore {
         cards[gpu]?.isDraining = false
         cards[gpu]?.lastHeard = now
         watch(gpu)
+        noteState(of: gpu, at: now)
         if let heartbeat = strangers.removeValue(forKey: gpu), heartbeat.incarnation == registration.incarnation {
             hear(heartbeat, at: now)
         }
@@ -52,9 +54,11 @@ extension SchedulerCore {
             cards[heartbeat.gpu]?.isAlive = true
             watch(heartbeat.gpu)
             announce("gpu_up", [("gpu_id", heartbeat.gpu.json)])
+            noteState(of: heartbeat.gpu, at: now)
         }
         guard !card.assigned.isEmpty else { return }
         for id in card.assigned.sorted() { check(id, against: heartbeat, at: now) }
+        evictIfDue(heartbeat.gpu, at: now)
     }
 
     /// Compares one attempt bound to the card with what its worker says it runs.
@@ -93,13 +97,33 @@ extension SchedulerCore {
     }
 
     mutating func note(_ reading: CardReading, at now: Timestamp) {
-        guard let card = cards[reading.gpu], card.owner == reading.incarnation else { return }
-        let objected = card.objection(policy: policy, at: now) != nil
-        cards[reading.gpu]?.noteReading(reading, policy: policy, at: now)
-        if objected { needsPlacement = true }
-        guard cards[reading.gpu]?.objection(policy: policy, at: now) != nil else { return }
-        // What a reading says against a card holds until the reading is stale.
-        deadlines.insert(.stale(reading.gpu), at: now + policy.metricsTTL + .nanoseconds(1))
+        let gpu = reading.gpu
+        guard let before = cards[gpu], before.owner == reading.incarnation else { return }
+        let objection = before.objection(policy: policy, at: now)
+        cards[gpu]?.noteReading(reading, policy: policy, at: now)
+        details[gpu]?.reading = reading
+        details[gpu]?.history.add(reading, at: now)
+        heed(reading, at: now)
+        noteState(of: gpu, at: now)
+        if objection != nil { needsPlacement = true }
+        guard let card = cards[gpu] else { return }
+        if card.marks != before.marks { tellHold(of: card, before: before.marks, at: now) }
+        if card.isBusyElsewhere {
+            // What a reading says of busyness holds until the reading is stale.
+            deadlines.insert(.stale(gpu), at: now + policy.metricsTTL + .nanoseconds(1))
+        }
+    }
+
+    /// A card has become too hot to be used, or its worker holds it; or it no longer is, or does.
+    private mutating func tellHold(of card: Card, before: Card.Marks, at now: Timestamp) {
+        let holds: Card.Marks = [.held, .hot]
+        let state = state(of: card.id, at: now)
+        if !card.marks.isDisjoint(with: holds), before.isDisjoint(with: holds) {
+            announce("gpu_held", [("gpu_id", card.id.json), ("reason", .string(state.reason))])
+            takeBackUnclaimed(from: card.id, at: now)
+        } else if card.marks.isDisjoint(with: holds), !before.isDisjoint(with: holds) {
+            announce("gpu_resumed", [("gpu_id", card.id.json), ("state", .string(state.word))])
+        }
     }
 
     /// A reading that spoke against a card may have become stale.
@@ -146,6 +170,7 @@ extension SchedulerCore {
         if card.isAlive {
             cards[gpu]?.isAlive = false
             announce("gpu_gone", [("gpu_id", gpu.json), ("reason", .string(reason))])
+            noteState(of: gpu, at: now)
         }
         for id in card.assigned.sorted() {
             guard jobs[id]?.record.isBound == true else { continue }

@@ -21,6 +21,10 @@ package struct SchedulerCore: Sendable {
 
     var cards: [GPUID: Card] = [:]
     var cardOrder: [GPUID] = []
+    /// For each of the cards what a placement does not look at.
+    var details: [GPUID: CardDetails] = [:]
+    /// The control records are known: before that a card may be one that must not be used.
+    var knowsControl = false
     /// Heartbeats of lives whose registration has not arrived yet.
     var strangers: [GPUID: Heartbeat] = [:]
 
@@ -61,6 +65,9 @@ package struct SchedulerCore: Sendable {
         case admission(JobID)
         case card(GPUID)
         case stale(GPUID)
+        case control(GPUID)
+        case drain(GPUID)
+        case probe(GPUID)
         case unplaceable(PlacementClass)
         case result(JobID)
         case storePlace
@@ -80,7 +87,7 @@ package struct SchedulerCore: Sendable {
         actions = []
         take(event, at: now)
         if phase == .leading {
-            if needsPlacement { place(at: now) }
+            if needsPlacement, knowsControl { place(at: now) }
             pullMore()
         }
         rearm()
@@ -98,6 +105,16 @@ package struct SchedulerCore: Sendable {
         case .heartbeat(let heartbeat): hear(heartbeat, at: now)
         case .reading(let reading): note(reading, at: now)
         case .workerDown(let notice): noteDown(notice, at: now)
+        case .cardControl(let revision): observe(revision, at: now)
+        case .cardControlUnreadable(let gpu, let sequence, let reason): noteUnreadable(gpu, sequence, reason, at: now)
+        case .controlReplayed:
+            knowsControl = true
+            needsPlacement = true
+            for gpu in cardOrder { writeControl(of: gpu, at: now) }
+        case .controlWritten(let gpu, let op, let result): endControlWrite(gpu, op, result, at: now)
+        case .probeEnded(let gpu, let result): endProbe(of: gpu, result, at: now)
+        case .evictionFailed(let gpu, let job, let reason):
+            actions.append(.notice("job \(job) was not evicted from card \(gpu) yet: \(reason)"))
         case .writeEnded(let job, let op, let result): endWrite(job, op, result, at: now)
         case .runPublished(let job, let gpu, let attempt, let sequence): noteRun(job, gpu, attempt, sequence)
         case .runRefused(let job, let attempt, let reason): closeUnclaimed(job, attempt, reason, at: now)
@@ -107,6 +124,8 @@ package struct SchedulerCore: Sendable {
         case .whyAsked(let job, let request): explain(job, to: request, at: now)
         case .statusAsked(let request): actions.append(.reply(request, status))
         case .cardsAsked(let request): actions.append(.reply(request, cardTable(at: now)))
+        case .cardAsked(let gpu, let request): tellCard(gpu, to: request, at: now)
+        case .cardRequest(let asked, let request): take(asked, for: request, at: now)
         case .recordRemoved(let sequence, let failure): endRemoval(sequence, failure, at: now)
         case .storeFilled(let fill): noteStore(fill: fill)
         case .timerFired: fireTimer(at: now)
@@ -126,7 +145,11 @@ package struct SchedulerCore: Sendable {
         needsPlacement = true
         results.observed = max(results.observed, lastSequence)
         grantFullTTL(at: now)
-        for gpu in cardOrder { watch(gpu) }
+        for gpu in cardOrder {
+            watch(gpu)
+            writeControl(of: gpu, at: now)
+            evictIfDue(gpu, at: now)
+        }
         for (_, id) in jobs.map({ ($0.value.sequence, $0.key) }).sorted(by: { $0.0 < $1.0 }) { advance(id, at: now) }
         planRemoval(notBefore: now)
         announce("leading")
@@ -163,6 +186,12 @@ package struct SchedulerCore: Sendable {
             checkCard(gpu, at: now)
         case .stale(let gpu):
             checkReading(of: gpu, at: now)
+        case .control(let gpu):
+            resumeControl(of: gpu, at: now)
+        case .drain(let gpu):
+            evictIfDue(gpu, at: now)
+        case .probe(let gpu):
+            probeIfDue(gpu, at: now)
         case .unplaceable(let placement):
             tellUnplaceable(placement, at: now)
         case .result(let job):

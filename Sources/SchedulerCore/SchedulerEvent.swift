@@ -56,6 +56,58 @@ package struct RequestToken: Sendable, Hashable {
     package init(_ number: UInt64) { self.number = number }
 }
 
+/// What a person asks to be done with a card.
+package struct CardRequest: Sendable, Equatable {
+    package enum Verb: String, Sendable, CaseIterable {
+        case cordon, uncordon, drain, quarantine, clear
+    }
+
+    package var verb: Verb
+    package var gpu: GPUID
+    package var reason: String
+    /// For a drain: how long running jobs may go on; nil until they have ended.
+    package var delay: Duration?
+
+    package init(_ verb: Verb, _ gpu: GPUID, reason: String = "", delay: Duration? = nil) {
+        self.verb = verb
+        self.gpu = gpu
+        self.reason = reason
+        self.delay = delay
+    }
+}
+
+/// A card's control record as the stream holds it.
+package struct ControlRevision: Sendable, Equatable {
+    package var record: CardControl
+    /// Its sequence in ORG_CTL.
+    package var sequence: UInt64
+    /// When the stream stored it, on the core's clock.
+    package var storedAt: Timestamp
+
+    package init(record: CardControl, sequence: UInt64, storedAt: Timestamp) {
+        self.record = record
+        self.sequence = sequence
+        self.storedAt = storedAt
+    }
+}
+
+/// What a write of a control record came to; as with ``WriteResult``, there is no "unknown" here.
+package enum ControlResult: Sendable {
+    case stored(sequence: UInt64)
+    /// Another revision stands there, or none at all.
+    case conflict(ControlRevision?)
+    /// Nothing was stored, for this reason.
+    case refused(String)
+}
+
+/// What a probe of a card came to.
+package enum ProbeResult: Sendable, Equatable {
+    case works(evidence: String)
+    case sick(evidence: String)
+    /// It was not carried out: the worker does not answer, or is busy with another one.
+    case notDone(reason: String)
+}
+
 package enum SchedulerEvent: Sendable {
     /// This process leads now.
     /// - resultsPlace: every terminal record up to this sequence has its result event.
@@ -76,6 +128,17 @@ package enum SchedulerEvent: Sendable {
     case heartbeat(Heartbeat)
     case reading(CardReading)
     case workerDown(WorkerNotice)
+    /// A card's control record; our own writes come back this way too.
+    case cardControl(ControlRevision)
+    /// The control record at a card's subject cannot be read.
+    case cardControlUnreadable(GPUID, sequence: UInt64, reason: String)
+    /// All registrations and control records are known that were there when the lead began.
+    case controlReplayed
+
+    case controlWritten(GPUID, OperationID, ControlResult)
+    case probeEnded(GPUID, ProbeResult)
+    /// The worker did not take the request to evict, for this reason.
+    case evictionFailed(GPUID, JobID, reason: String)
 
     case writeEnded(JobID, OperationID, WriteResult)
     /// The run message was stored, at this sequence of ORG_RUN.
@@ -92,6 +155,9 @@ package enum SchedulerEvent: Sendable {
     case whyAsked(JobID, RequestToken)
     case statusAsked(RequestToken)
     case cardsAsked(RequestToken)
+    /// Everything about one card.
+    case cardAsked(GPUID, RequestToken)
+    case cardRequest(CardRequest, RequestToken)
 
     /// The removal of a terminal record came to its end: it is gone, or it is not, for this reason.
     case recordRemoved(sequence: UInt64, failure: String?)
@@ -123,6 +189,13 @@ package enum SchedulerAction: Sendable {
     case removeRecord(sequence: UInt64)
     /// Ask the worker to kill an attempt.
     case requestCancel(GPUID, JobID, AttemptID)
+    /// Ask the worker to end an attempt and give its job back. A failure is told by `evictionFailed`.
+    case requestEvict(GPUID, JobID, AttemptID, FailureCode, reason: String)
+    /// Ask the worker whether its card works. Answered by `probeEnded`.
+    case requestProbe(GPUID)
+    /// Store this control record if its subject stands at `expected` (0: if there is none). Answered by
+    /// `controlWritten`.
+    case writeControl(CardControl, expected: UInt64)
     /// Read a record from the stream's leader. Answered by `recordRead`.
     case readRecord(JobID)
     /// Pull that many more submissions.

@@ -38,6 +38,21 @@ package struct SchedulerPolicy: Sendable {
     package var stall = Duration.seconds(1)
     /// Submissions that may be pulled and not yet settled.
     package var admissionWindow = 512
+    /// A quarantined card is probed this long after its first strike; the wait doubles with each further one.
+    package var firstProbe = Duration.seconds(30)
+    package var longestProbePause = Duration.seconds(3600)
+    /// Jobs that have to end well on a card before its probation ends.
+    package var probationJobs = 3
 
     package init() {}
+
+    /// The temperature above which a card gets no job: ours, or its worker's if that is lower.
+    func temperatureLimit(of reading: CardReading) -> Double {
+        min(maxTemperature, reading.temperatureLimit ?? maxTemperature)
+    }
+
+    /// - Parameter strikes: from 1.
+    func probePause(strikes: Int) -> Duration {
+        min(firstProbe * (1 << min(max(strikes - 1, 0), 30)), longestProbePause)
+    }
 }

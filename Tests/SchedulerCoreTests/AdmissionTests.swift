@@ -287,7 +287,7 @@ import WireJSON
         policy.maxQueue = 40
         var bench = Bench(policy: policy, isLeading: false)
         bench.send(.began(resultsPlace: 0, serverClockOffset: .zero))
-        bench.send(.replayFinished(lastSequence: 0))
+        bench.finishReplay()
         #expect(bench.pulls == [40])
         #expect(!bench.announcements.contains("queue_full"), "nothing waits yet")
         for index in 0..<40 { bench.submit(task(JobID(stringLiteral: "j\(index)"))) }

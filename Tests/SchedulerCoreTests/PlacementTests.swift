@@ -74,14 +74,58 @@ import Testing
         #expect(bench.state("a") == .scheduled)
     }
 
-    @Test func aHotCardThatIsReadNoMoreTakesJobsAgain() {
+    @Test func aHotCardThatIsReadNoMoreStaysHot() {
         var bench = Bench()
         bench.start(1)
         bench.read(1, temperature: 90)
         bench.dispatch("a")
+        bench.pass(.seconds(60), beating: [1])
+        bench.read(1, busy: 0)
+        bench.answer()
+        #expect(bench.record("a")?.attempt == nil, "that its temperature is not known does not make it cool")
+        bench.read(1, temperature: 60)
+        bench.answer()
+        #expect(bench.state("a") == .scheduled)
+    }
+
+    @Test func theLimitOfTheWorkerCountsIfItIsLower() throws {
+        var bench = Bench()
+        bench.start(1)
+        var reading = CardReading(gpu: 1, incarnation: try #require(bench.life(of: 1)), busyPercent: 0, temperature: 69)
+        reading.temperatureLimit = 68
+        bench.send(.reading(reading))
+        bench.dispatch("a")
+        #expect(bench.state("a") == .enqueued)
+        #expect(
+            bench.view(of: 1, for: "a")?["reason"]
+                == "hot: 69.0 C; the limit is 68.0 C, and it must cool down to 58.0 C"
+        )
+        reading.temperature = 58
+        bench.send(.reading(reading))
+        bench.answer()
+        #expect(bench.state("a") == .scheduled)
+    }
+
+    @Test func aBusyCardThatIsReadNoMoreTakesJobsAgain() {
+        var bench = Bench()
+        bench.start(1)
+        bench.read(1, busy: 100)
+        bench.dispatch("a")
         bench.pass(.seconds(15), beating: [1])
         #expect(bench.record("a")?.attempt == nil)
         bench.pass(.seconds(1), beating: [1])
+        #expect(bench.state("a") == .scheduled)
+    }
+
+    @Test func nothingIsPlacedBeforeTheControlRecordsAreKnown() {
+        var bench = Bench(isLeading: false)
+        bench.send(.began(resultsPlace: 0, serverClockOffset: .zero))
+        bench.send(.replayFinished(lastSequence: 0))
+        bench.start(1)
+        bench.dispatch("a")
+        #expect(bench.state("a") == .enqueued)
+        bench.send(.controlReplayed)
+        bench.answer()
         #expect(bench.state("a") == .scheduled)
     }
 

@@ -65,7 +65,8 @@ private final class RandomWalk {
             refused: 0.1 * level,
             lostBeat: 0.3 * level,
             lostResult: 0.1 * level,
-            refusedRun: 0.1 * level
+            refusedRun: 0.1 * level,
+            sick: 0.02 * level
         )
         for number in 0..<(1 + chance.number(below: 4)) {
             world.addWorker(GPUID(integerLiteral: number), slots: 1 + chance.number(below: 3))
@@ -96,6 +97,16 @@ private final class RandomWalk {
     private func calmDown() {
         if world.leader == nil { world.changeLeader() }
         for worker in world.workers { keepUp(worker) }
+        freeCards()
+    }
+
+    /// A person takes back everything that keeps jobs from the cards.
+    private func freeCards() {
+        for worker in world.workers {
+            world.leader?.ask(CardRequest(.uncordon, worker.gpu))
+            world.leader?.ask(CardRequest(.clear, worker.gpu))
+        }
+        world.agenda.after(.seconds(60)) { [self] in freeCards() }
     }
 
     /// Starts a worker again when it is down, also one that is only going down.
@@ -161,7 +172,7 @@ private final class RandomWalk {
 
     private func makeTrouble() {
         let worker = chance.element(of: world.workers)
-        switch chance.number(below: 10) {
+        switch chance.number(below: 13) {
         case 0, 1: world.changeLeader()
         case 2: world.changeLeader(overlap: chance.seconds(0.1...10))
         case 3:
@@ -177,7 +188,18 @@ private final class RandomWalk {
         case 8:
             worker?.drain()
             world.agenda.after(chance.seconds(15...25)) { worker?.start() }
-        default: world.leader?.receive(.reconnected)
+        case 9: world.leader?.receive(.reconnected)
+        default: if let worker { disturb(worker.gpu) }
+        }
+    }
+
+    private func disturb(_ gpu: GPUID) {
+        let verb = chance.element(of: CardRequest.Verb.allCases) ?? .clear
+        let delay = chance.hit(0.5) ? chance.seconds(0...20) : nil
+        world.leader?.ask(CardRequest(verb, chance.hit(0.1) ? 99 : gpu, reason: "a test", delay: delay))
+        guard chance.hit(0.7) else { return }
+        world.agenda.after(chance.seconds(1...20)) { [self] in
+            world.leader?.ask(CardRequest(verb == .quarantine ? .clear : .uncordon, gpu))
         }
     }
 }

@@ -11,7 +11,7 @@ extension Bench {
         place: UInt64 = 0,
         isReplayed: Bool = true
     ) -> Bench {
-        var bench = Bench(seed: 2, store: old.store, isLeading: false)
+        var bench = Bench(policy: old.core.policy, seed: 2, store: old.store, controls: old.controls, isLeading: false)
         bench.takeWorkers(of: old, after: pause)
         bench.send(.began(resultsPlace: place, serverClockOffset: .zero))
         for revision in old.store.revisions { bench.send(.replayed(revision)) }
@@ -21,6 +21,8 @@ extension Bench {
 
     mutating func finishReplay() {
         send(.replayFinished(lastSequence: store.lastSequence))
+        for revision in controls.revisions { send(.cardControl(revision)) }
+        send(.controlReplayed)
     }
 
     /// The process does not run for a while: what should have happened meanwhile happens late.

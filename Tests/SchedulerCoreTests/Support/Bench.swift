@@ -12,12 +12,19 @@ struct Bench {
         let expected: UInt64
     }
 
+    struct ControlWrite {
+        let record: CardControl
+        let expected: UInt64
+    }
+
     var core: SchedulerCore
     let store: SimulatedStore
+    let controls: SimulatedControls
     var now = Timestamp(nanoseconds: 1_700_000_000_000_000_000)
 
     /// Asked for and not answered.
     var writes: [Write] = []
+    var controlWrites: [ControlWrite] = []
     private(set) var timer: Timestamp?
     private(set) var runs: [(gpu: GPUID, message: RunMessage)] = []
     private(set) var deletions: [(gpu: GPUID, attempt: AttemptID, sequence: UInt64?)] = []
@@ -30,7 +37,9 @@ struct Bench {
     private(set) var reads: [JobID] = []
     private(set) var pulls: [Int] = []
     private(set) var replies: [UInt64: [JSON]] = [:]
-    private(set) var announcements: [String] = []
+    private(set) var probes: [GPUID] = []
+    private(set) var evictions: [(gpu: GPUID, job: JobID, attempt: AttemptID, code: FailureCode, reason: String)] = []
+    private(set) var told: [(event: String, details: JSONObject)] = []
     private(set) var notices: [String] = []
 
     private var lives: [GPUID: (incarnation: Incarnation, counter: UInt64, slots: Int)] = [:]
@@ -43,13 +52,16 @@ struct Bench {
         policy: SchedulerPolicy = SchedulerPolicy(),
         seed: UInt64 = 1,
         store: SimulatedStore = SimulatedStore(),
+        controls: SimulatedControls = SimulatedControls(),
         isLeading: Bool = true
     ) {
         core = SchedulerCore(policy: policy, ids: IdentifierSource(seed: seed))
         self.store = store
+        self.controls = controls
         guard isLeading else { return }
         send(.began(resultsPlace: 0, serverClockOffset: .zero))
         send(.replayFinished(lastSequence: 0))
+        send(.controlReplayed)
         forget()
     }
 
@@ -61,8 +73,11 @@ struct Bench {
     mutating func forget() {
         (runs, deletions, settled, errors, results) = ([], [], [], [], [])
         (places, kills, reads, pulls, replies) = ([], [], [], [], [:])
-        (announcements, notices, removals) = ([], [], [])
+        (notices, removals, probes, evictions, told) = ([], [], [], [], [])
     }
+
+    /// The names of what was told on `maestro.state`.
+    var announcements: [String] { told.map(\.event) }
 
     private mutating func note(_ action: SchedulerAction) {
         switch action {
@@ -77,11 +92,16 @@ struct Bench {
         case .storeResultsPlace(let place): places.append(place)
         case .removeRecord(let sequence): removals.append(sequence)
         case .requestCancel(let gpu, _, let attempt): kills.append((gpu, attempt))
+        case .requestEvict(let gpu, let job, let attempt, let code, let reason):
+            evictions.append((gpu, job, attempt, code, reason))
+        case .requestProbe(let gpu): probes.append(gpu)
+        case .writeControl(let record, let expected):
+            controlWrites.append(ControlWrite(record: record, expected: expected))
         case .readRecord(let job): reads.append(job)
         case .pull(let count): pulls.append(count)
         case .reply(let token, let answer): replies[token.number, default: []].append(answer)
         case .armTimer(let time): timer = time
-        case .announce(let event, _): announcements.append(event)
+        case .announce(let event, let details): told.append((event, details))
         case .notice(let text): notices.append(text)
         }
     }
@@ -98,7 +118,9 @@ struct Bench {
 
     /// Carries out all writes, and those that follow from them.
     mutating func answer() {
-        while !writes.isEmpty { answerWrite() }
+        while !writes.isEmpty || !controlWrites.isEmpty {
+            if controlWrites.isEmpty { answerWrite() } else { answerControlWrite() }
+        }
     }
 
     /// Answers the first write without storing anything.

@@ -24,6 +24,8 @@ final class SimulatedLeader {
     /// Writes that the core has to wait for, with the sequence they were made for.
     private var underWay: [JobID: (op: OperationID, expected: UInt64)] = [:]
     private var requests: UInt64 = 0
+    /// Where the control records stand that it has heard of.
+    private var heardControl: [GPUID: UInt64] = [:]
 
     init(name: String, world: World) {
         self.name = name
@@ -35,6 +37,8 @@ final class SimulatedLeader {
         world.tell("\(name) leads")
         receive(.began(resultsPlace: world.bus.resultsPlace, serverClockOffset: .zero))
         for registration in world.bus.registrations { world.tellRegistration(of: registration.gpu, to: self) }
+        for revision in world.controls.revisions { world.tellControl(of: revision.record.gpu, to: self) }
+        readControls()
         readOn()
     }
 
@@ -71,6 +75,19 @@ final class SimulatedLeader {
         requests += 1
         world.tell("client asks \(name) to cancel \(id)")
         receive(.cancelAsked(id, reason: "not needed", RequestToken(requests)))
+    }
+
+    func ask(_ request: CardRequest) {
+        requests += 1
+        world.tell("client asks \(name) to \(request.verb.rawValue) card \(request.gpu)")
+        receive(.cardRequest(request, RequestToken(requests)))
+    }
+
+    /// The control records are all heard of, since they are told in the order of their stream.
+    private func readControls() {
+        let missing = world.controls.revisions.contains { heardControl[$0.record.gpu, default: 0] < $0.sequence }
+        guard missing else { return receive(.controlReplayed) }
+        world.agenda.after(.milliseconds(10)) { [self] in readControls() }
     }
 
     func deliver(_ message: SimulatedBus.Message) {
@@ -140,6 +157,15 @@ final class SimulatedLeader {
         case .requestCancel(let gpu, let job, let attempt):
             guard isTrusted else { return }
             later { leader in leader.world.workers.first { $0.gpu == gpu }?.kill(job, attempt) }
+        case .requestEvict(let gpu, let job, let attempt, _, let reason):
+            guard isTrusted else { return }
+            later { leader in leader.world.workers.first { $0.gpu == gpu }?.evict(job, attempt, reason) }
+        case .requestProbe(let gpu): probe(gpu)
+        case .writeControl(let record, let expected):
+            world.write(record, expected: expected, by: name) { [self] result in
+                if case .stored(let sequence) = result { heardControl[record.gpu] = sequence }
+                receive(.controlWritten(record.gpu, record.op, result))
+            }
         case .readRecord(let id): readRecord(id)
         case .pull(let count):
             wanted += count
@@ -166,6 +192,14 @@ final class SimulatedLeader {
             let sequence = world.bus.publishRun(gpu, message)
             leader.later { $0.receive(.runPublished(job, gpu, attempt, sequence: sequence)) }
             world.workers.first { $0.gpu == gpu }?.pull()
+        }
+    }
+
+    private func probe(_ gpu: GPUID) {
+        later { leader in
+            let worker = leader.world.workers.first { $0.gpu == gpu }
+            let result = worker?.probe() ?? .notDone(reason: "no such worker")
+            leader.later { $0.receive(.probeEnded(gpu, result)) }
         }
     }
 
@@ -210,6 +244,8 @@ final class SimulatedLeader {
     private func noteArrival(of event: SchedulerEvent) {
         switch event {
         case .timerFired: armed = nil
+        case .cardControl(let revision):
+            heardControl[revision.record.gpu] = max(heardControl[revision.record.gpu] ?? 0, revision.sequence)
         case .writeEnded(let job, let op, _):
             if underWay[job]?.op == op { underWay[job] = nil }
         case .replayed(let revision), .recordChanged(let revision):
@@ -227,10 +263,13 @@ final class SimulatedLeader {
         case .write(let record, let expected):
             if underWay[record.id] != nil { violate("writes \(record.id) while a write of it is under way") }
             underWay[record.id] = (record.op, expected)
-            if record.state == .scheduled { checkRoom(for: record) }
+            if record.state == .scheduled {
+                checkRoom(for: record)
+                checkControl(for: record)
+            }
         case .publishRun(_, let message):
             if underWay[message.record.id] != nil { violate("dispatches \(message.record.id) during a write") }
-        case .requestCancel(_, let job, _):
+        case .requestCancel(_, let job, _), .requestEvict(_, let job, _, _, _):
             if underWay[job] != nil { violate("has \(job) killed during a write") }
         case .settle(let tokens): checkSettled(tokens)
         case .publishError(let event, _, let tokens):
@@ -244,9 +283,17 @@ final class SimulatedLeader {
 
     private func checkRoom(for record: JobRecord) {
         guard let gpu = record.gpu, let card = core.cards[gpu] else { return violate("schedules to no card") }
-        if card.assigned.count > card.slots + card.dispatchAhead(policy: world.policy) {
+        if card.assigned.count > card.capacity(policy: world.policy) {
             violate("over-books card \(gpu): \(card.assigned.sorted())")
         }
+    }
+
+    /// Nothing goes to a card whose control record, as far as it was heard of, keeps jobs away.
+    private func checkControl(for record: JobRecord) {
+        guard let gpu = record.gpu, let standing = world.controls.revision(gpu),
+            heardControl[gpu] == standing.sequence, standing.record.cordon != nil || standing.record.quarantine != nil
+        else { return }
+        violate("schedules \(record.id) to card \(gpu), which gets no job")
     }
 
     private func checkSettled(_ tokens: [UInt64]) {

@@ -29,6 +29,8 @@ final class SimulatedWorker {
     private var isReady = false
     private var isDraining = false
     private var isSilent = false
+    /// It has seen a sign of sickness, and no probe has succeeded since.
+    private var isSick = false
     private var running: [Attempt] = []
     /// Run messages that are being claimed.
     private var claiming: [SimulatedBus.Run] = []
@@ -69,7 +71,7 @@ final class SimulatedWorker {
         lives += 1
         let incarnation = Incarnation(from: &ids)
         life = incarnation
-        (counter, isReady, isDraining, isSilent) = (0, false, false, false)
+        (counter, isReady, isDraining, isSilent, isSick) = (0, false, false, false, false)
         world.tell("\(name) starts as \(incarnation)")
         register(isReleased: false)
         after(world.travel()) { [self] in closeEarlierAttempts() }
@@ -191,11 +193,15 @@ final class SimulatedWorker {
         )
         world.broadcast(.heartbeat(heartbeat), mayBeLost: true)
         let isHot = world.chance.hit(world.faults.slow)
+        if world.chance.hit(world.faults.sick) { isSick = true }
+        let sign = CardReading.Sign(reason: "lost", evidence: "NVML 15", severity: .quarantine)
         let reading = CardReading(
             gpu: gpu,
             incarnation: life,
             busyPercent: running.isEmpty ? 0 : 99,
-            temperature: isHot ? 80 : 50 + 10 * world.chance.unit()
+            temperature: isHot ? 80 : 50 + 10 * world.chance.unit(),
+            hold: isSick ? CardHold(.unhealthy, reason: "NVML 15") : nil,
+            health: isSick ? [sign] : []
         )
         world.broadcast(.reading(reading), mayBeLost: true)
     }
@@ -275,6 +281,21 @@ final class SimulatedWorker {
             let killed = AttemptOutcome(code: .cancelled, reason: "cancelled", returnCode: -15)
             end(attempt, .cancel(reason: "cancelled", killed))
         }
+    }
+
+    /// A leader asks for an attempt to be given back.
+    func evict(_ job: JobID, _ attempt: AttemptID, _ reason: String) {
+        let named = running.first { $0.record.id == job && $0.record.attempt == attempt }
+        guard let attempt = named else { return }
+        after(world.chance.seconds(0.05...1)) { [self] in end(attempt, .lose(reason: reason)) }
+    }
+
+    /// A leader asks whether the card works.
+    func probe() -> ProbeResult {
+        guard isReady, !isSilent else { return .notDone(reason: "no answer") }
+        if world.chance.hit(world.faults.sick * 5) { return .sick(evidence: "NVML 15") }
+        isSick = false
+        return .works(evidence: "fine")
     }
 
     private func end(_ attempt: Attempt, _ step: JobTransition) {

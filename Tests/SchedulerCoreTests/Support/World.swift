@@ -16,6 +16,8 @@ struct Faults {
     var lostResult = 0.0
     /// The run stream refuses a message.
     var refusedRun = 0.0
+    /// A card shows a sign of sickness, and a probe of a sick one finds it sick still.
+    var sick = 0.0
 
     static let none = Faults()
 }
@@ -28,6 +30,7 @@ final class World {
     let chance: Chance
     let store = SimulatedStore()
     let bus = SimulatedBus()
+    let controls = SimulatedControls()
     let policy: SchedulerPolicy
     var faults = Faults.none
     private(set) var leaders: [SimulatedLeader] = []
@@ -127,6 +130,34 @@ final class World {
     private func resolve(_ record: JobRecord, stored: WriteResult) -> WriteResult {
         let standing = store[record.id]
         return standing?.record.op == record.op ? stored : .conflict(standing)
+    }
+
+    /// Writes a card's control record as a shell does.
+    func write(
+        _ record: CardControl,
+        expected: UInt64,
+        by writer: String,
+        done: @escaping (ControlResult) -> Void
+    ) {
+        agenda.after(travel()) { [self] in
+            if chance.hit(faults.refused) { return agenda.after(travel()) { done(.refused("maximum bytes exceeded")) } }
+            let result = controls.write(record, expected: expected, at: now)
+            tell(
+                "\(writer) writes control of \(record.gpu) at \(expected): \(String(decoding: record.encoded(), as: UTF8.self))"
+            )
+            if case .stored = result {
+                for leader in leaders { tellControl(of: record.gpu, to: leader) }
+                if chance.hit(faults.lostAnswer) { return agenda.after(chance.seconds(2...12)) { done(result) } }
+            }
+            agenda.after(travel()) { done(result) }
+        }
+    }
+
+    /// What arrives is the card's control record as it stands by then, never an older one.
+    func tellControl(of gpu: GPUID, to leader: SimulatedLeader) {
+        agenda.after(travel()) { [self] in
+            if let standing = controls.revision(gpu) { leader.receive(.cardControl(standing)) }
+        }
     }
 
     private func note(_ record: JobRecord, _ expected: UInt64, _ writer: String, _ result: WriteResult) {
