@@ -136,7 +136,8 @@ DENIED = {
     ],
     "submitter": [
         "gpu.task.state.x", "gpu.task.run.0", "gpu.task.done", "gpu.task.err", "gpu.task.result.x", "gpu.task.log.x",
-        "gpu.ctl.leader", "gpu.ctl.worker-0", "gpu.worker.0.cancel", "gpu.worker.heartbeat", "maestro.state",
+        "gpu.ctl.leader", "gpu.ctl.worker-0", "gpu.worker.0.cancel", "gpu.worker.0.evict", "gpu.worker.heartbeat",
+        "maestro.state", "maestro.api.cordon", "maestro.api.clear", "circadian.phase",
         "$JS.API.STREAM.DELETE.ORG_WQ", "$JS.API.STREAM.MSG.DELETE.ORG_WQ", "$JS.API.STREAM.PURGE.ORG_WQ",
         "$JS.API.CONSUMER.MSG.NEXT.ORG_WQ.MAESTRO_ENQ", "$JS.API.CONSUMER.MSG.NEXT.ORG_RUN.GPU_RUN_0",
         "$JS.API.CONSUMER.DURABLE.CREATE.ORG_WQ.x", "$JS.API.CONSUMER.CREATE.ORG_RUN", "$JS.API.CONSUMER.DELETE.ORG_WQ.MAESTRO_ENQ", "other",
@@ -149,11 +150,13 @@ DENIED = {
     ],
 }
 ALLOWED = {
-    "admin": ["gpu.task.state.x", "$JS.API.STREAM.INFO.ORG_JOBS", "other"],
-    "maestro": ["gpu.task.state.x", "gpu.worker.9.cancel", "maestro.heartbeat"],
+    "admin": ["gpu.task.state.x", "$JS.API.STREAM.INFO.ORG_JOBS", "maestro.api.cordon", "other"],
+    "maestro": [
+        "gpu.task.state.x", "gpu.worker.9.cancel", "gpu.worker.9.evict", "gpu.worker.9.probe", "gpu.ctl.card-9", "maestro.heartbeat",
+    ],
     "worker": ["gpu.task.state.x", "gpu.task.log.x", "gpu.ctl.worker-9"],
-    "submitter": ["gpu.task.enqueue", "maestro.api.status"],
-    "observer": ["maestro.api.status", "$JS.API.STREAM.INFO.ORG_JOBS"],
+    "submitter": ["gpu.task.enqueue", "maestro.api.status", "maestro.api.gpu", "maestro.api.cancel"],
+    "observer": ["maestro.api.status", "maestro.api.gpu", "$JS.API.STREAM.INFO.ORG_JOBS"],
 }
 
 
