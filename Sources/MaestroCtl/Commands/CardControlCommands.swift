@@ -36,7 +36,7 @@ struct CordonCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cordon",
         abstract: "Gives cards no more jobs; what runs on them goes on.",
-        usage: "maestroctl cordon [<options>] <CARD> ...",
+        usage: "maestroctl cordon [options] CARD ...",
         discussion: """
             It lasts until `maestroctl uncordon`, also over restarts. Jobs that are bound to the card and have not \
             begun go to others.
@@ -69,7 +69,7 @@ struct DrainCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "drain",
         abstract: "Empties cards: no more jobs, and what runs may finish.",
-        usage: "maestroctl drain [<options>] <CARD> ...",
+        usage: "maestroctl drain [options] CARD ...",
         discussion: """
             At the deadline what still runs is taken from the card and runs elsewhere, which costs it no retry. The \
             card stays cordoned.
@@ -117,7 +117,7 @@ struct QuarantineCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "quarantine",
         abstract: "Takes cards that are sick out of use, until they are cleared.",
-        usage: "maestroctl quarantine [<options>] <CARD> ...",
+        usage: "maestroctl quarantine [options] CARD ...",
         discussion: """
             Maestro quarantines cards by itself that show signs of sickness, or on which jobs fail that succeed \
             elsewhere; those it probes, and uses them again when they answer well. One that a person has \
