@@ -8,100 +8,36 @@ import WorkerCore
 
 /// Pulls the run messages of this card, and acknowledges them when the core says so.
 final class RunInbox: Sendable {
-    private struct State {
-        /// Where to acknowledge: the newest delivery of each message.
-        var messages: [MessageToken: JetStreamMessage] = [:]
-        var puller: PullConsumer?
-    }
-
-    private enum Change: Sendable {
-        case consumerMissing
-        case server(String)
-    }
-
-    /// How long the server waits for an ack before it delivers again.
-    static let ackWait = Duration.seconds(30)
-
     private let context: WorkerContext
     private let mailbox: Mailbox<WorkerEvent>
-    private let changes = Mailbox<Change>(capacity: 64)
-    private let state = Mutex(State())
+    private let consumer: DurableConsumer
+    /// Where to acknowledge: the newest delivery of each message.
+    private let messages = Mutex<[MessageToken: JetStreamMessage]>([:])
 
-    init(context: WorkerContext, mailbox: Mailbox<WorkerEvent>) throws(NATSError) {
+    init(context: WorkerContext, mailbox: Mailbox<WorkerEvent>) {
         self.context = context
         self.mailbox = mailbox
-        let puller = try PullConsumer(
-            context.jetStream,
+        let description = DurableConsumer.Description(
             stream: context.names.runStream,
-            consumer: context.names.runConsumer(context.gpu),
-            onEvent: { [changes, logger = context.logger] event in
-                if event == .consumerMissing { changes.sendOutcome(.consumerMissing) }
-                logger.debug("pulling runs", metadata: ["event": "\(event)"])
-            },
-            handler: { [weak self] in self?.take($0) }
+            name: context.names.runConsumer(context.gpu),
+            subject: context.names.run(context.gpu),
+            maxAckPending: 1024,
+            capacity: 256,
+            content: "runs"
         )
-        state.withLock { $0.puller = puller }
+        consumer = DurableConsumer(context.jetStream, description, logger: context.logger)
     }
 
-    /// Keeps the durable consumer until its task is cancelled: makes it anew at the start and after each restart of
-    /// the server, since an old server can lose the place of a consumer. What it delivers again is known to the core.
-    func serve() async {
-        let observer = context.connection.addObserver { [changes] event in
-            switch event {
-            case .connected(let server), .reconnected(let server): changes.sendOutcome(.server(server.serverID))
-            case .disconnected, .closed, .asyncError: break
-            }
-        }
-        defer { observer.cancel() }
-        var server = context.connection.serverInfo?.serverID
-        guard await makeConsumer() else { return }
-        await withTaskCancellationHandler {
-            while !Task.isCancelled {
-                let batch = await changes.receive()
-                if batch.isEmpty { return }
-                var isNeeded = false
-                for change in batch {
-                    switch change {
-                    case .consumerMissing: isNeeded = true
-                    case .server(let id):
-                        isNeeded = isNeeded || id != server
-                        server = id
-                    }
-                }
-                guard isNeeded else { continue }
-                guard await makeConsumer() else { return }
-            }
-        } onCancel: {
-            changes.close()
-        }
-    }
+    /// Keeps the consumer until its task is cancelled. What is delivered again is known to the core.
+    func serve() async { await consumer.serve { [weak self] in self?.take($0) } }
 
-    func close() { state.withLock { $0.puller.take() }?.close() }
+    func close() { consumer.close() }
 
-    private func makeConsumer() async -> Bool {
-        let config: JSON = [
-            "durable_name": .string(context.names.runConsumer(context.gpu)), "ack_policy": "explicit",
-            "deliver_policy": "all", "ack_wait": .int(Self.ackWait.wholeNanoseconds), "max_deliver": -1,
-            "max_ack_pending": 1024, "filter_subject": .string(context.names.run(context.gpu)), "max_waiting": 64,
-        ]
-        while !Task.isCancelled {
-            do {
-                _ = try await context.jetStream.recreateConsumer(stream: context.names.runStream, config)
-                state.withLock { $0.puller }?.retryNow()
-                return true
-            } catch {
-                context.logger.warning("the consumer of runs cannot be made yet", metadata: ["error": "\(error)"])
-                await Pause.afterFailure()
-            }
-        }
-        return false
-    }
-
-    func pull(_ count: Int) { state.withLock { $0.puller }?.request(count) }
+    func pull(_ count: Int) { consumer.request(count) }
 
     private func take(_ message: JetStreamMessage) {
         let token = MessageToken(message.metadata.streamSequence)
-        state.withLock { $0.messages[token] = message }
+        messages.withLock { $0[token] = message }
         do throws(MalformedMessage) {
             let run = try RunMessage(parsing: message.payload, enqueueSubject: context.names.enqueueSubject)
             mailbox.send(.runReceived(run, token))
@@ -143,7 +79,7 @@ final class RunInbox: Sendable {
         isLast: Bool,
         _ body: (JetStreamMessage) throws(NATSError) -> Void
     ) {
-        let message = state.withLock { isLast ? $0.messages.removeValue(forKey: token) : $0.messages[token] }
+        let message = messages.withLock { isLast ? $0.removeValue(forKey: token) : $0[token] }
         guard let message else { return }
         do throws(NATSError) {
             try body(message)

@@ -186,9 +186,8 @@ struct WorkerService: Sendable {
         _ registration: Registration
     ) async throws(FatalError) {
         let requests = RequestDesk(context: context, mailbox: mailbox, pulse: pulse)
-        let inbox: RunInbox
+        let inbox = RunInbox(context: context, mailbox: mailbox)
         do throws(NATSError) {
-            inbox = try RunInbox(context: context, mailbox: mailbox)
             try requests.start()
         } catch {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
@@ -202,7 +201,7 @@ struct WorkerService: Sendable {
         defer { watch.close() }
         let policy = WorkerPolicy(
             slots: settings.settings[Keys.slots],
-            ackWait: RunInbox.ackWait,
+            ackWait: DurableConsumer.ackWait,
             grace: settings.settings.duration(Keys.killGrace),
             drain: settings.settings.duration(Keys.drain),
             defaultTimeout: settings.settings.duration(Keys.timeout),

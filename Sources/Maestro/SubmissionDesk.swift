@@ -12,25 +12,26 @@ final class SubmissionDesk: Sendable {
     private struct State {
         var number: UInt64 = 0
         var unsettled: [UInt64: JetStreamMessage] = [:]
-        var puller: PullConsumer?
-        /// What the core asked for before there was a consumer.
-        var earlyDemand = 0
         var serverClockOffset = Duration.zero
-    }
-
-    private enum Change: Sendable {
-        case consumerMissing
-        case server(String)
     }
 
     private let context: MaestroContext
     private let mailbox: Mailbox<SchedulerEvent>
-    private let changes = Mailbox<Change>(capacity: 64)
+    private let consumer: DurableConsumer
     private let state = Mutex(State())
 
     init(context: MaestroContext, mailbox: Mailbox<SchedulerEvent>) {
         self.context = context
         self.mailbox = mailbox
+        let description = DurableConsumer.Description(
+            stream: context.names.workQueueStream,
+            name: context.names.enqueueConsumer,
+            subject: context.names.enqueueSubject,
+            maxAckPending: context.settings.policy.admissionWindow * 4,
+            capacity: context.settings.policy.admissionWindow,
+            content: "submissions"
+        )
+        consumer = DurableConsumer(context.jetStream, description, logger: context.logger)
     }
 
     /// What to add to a time of the server to get one of ours.
@@ -39,98 +40,13 @@ final class SubmissionDesk: Sendable {
         set { state.withLock { $0.serverClockOffset = newValue } }
     }
 
-    /// Keeps the durable consumer: makes it anew at the start and after each restart of the server, since an old
-    /// server can lose the place of a consumer. Redelivered submissions are known by their records.
-    func serve() async {
-        let observer = context.connection.addObserver { [changes] event in
-            switch event {
-            case .connected(let server), .reconnected(let server): changes.sendOutcome(.server(server.serverID))
-            case .disconnected, .closed, .asyncError: break
-            }
-        }
-        defer { observer.cancel() }
-        var server = context.connection.serverInfo?.serverID
-        guard await makeConsumer() else { return }
-        start()
-        while !Task.isCancelled {
-            let batch = await changes.receive()
-            if batch.isEmpty { return }
-            var isNeeded = false
-            for change in batch {
-                switch change {
-                case .consumerMissing: isNeeded = true
-                case .server(let id):
-                    isNeeded = isNeeded || id != server
-                    server = id
-                }
-            }
-            guard isNeeded else { continue }
-            guard await makeConsumer() else { return }
-            state.withLock { $0.puller }?.retryNow()
-        }
-    }
+    /// Keeps the consumer until its task is cancelled. Submissions that come again are known by their records.
+    func serve() async { await consumer.serve { [weak self] in self?.take($0) } }
 
-    func stop() {
-        changes.close()
-        state.withLock { $0.puller.take() }?.close()
-    }
-
-    private func makeConsumer() async -> Bool {
-        let config: JSON = [
-            "durable_name": .string(context.names.enqueueConsumer), "ack_policy": "explicit", "deliver_policy": "all",
-            "ack_wait": .int(Duration.seconds(30).wholeNanoseconds), "max_deliver": -1,
-            "max_ack_pending": .int(context.settings.policy.admissionWindow * 4),
-            "filter_subject": .string(context.names.enqueueSubject), "max_waiting": 64,
-        ]
-        while !Task.isCancelled {
-            do {
-                _ = try await context.jetStream.recreateConsumer(stream: context.names.workQueueStream, config)
-                return true
-            } catch {
-                context.logger.warning(
-                    "the consumer of submissions cannot be made yet",
-                    metadata: ["error": "\(error)"]
-                )
-                await Pause.afterFailure()
-            }
-        }
-        return false
-    }
-
-    private func start() {
-        var options = PullConsumer.Options()
-        options.capacity = context.settings.policy.admissionWindow
-        do throws(NATSError) {
-            let puller = try PullConsumer(
-                context.jetStream,
-                stream: context.names.workQueueStream,
-                consumer: context.names.enqueueConsumer,
-                options: options,
-                onEvent: { [changes, logger = context.logger] event in
-                    if event == .consumerMissing { changes.sendOutcome(.consumerMissing) }
-                    logger.debug("pulling submissions", metadata: ["event": "\(event)"])
-                },
-                handler: { [weak self] in self?.take($0) }
-            )
-            let demand = state.withLock { state in
-                state.puller = puller
-                defer { state.earlyDemand = 0 }
-                return state.earlyDemand
-            }
-            if demand > 0 { puller.request(demand) }
-        } catch {
-            context.logger.error("submissions cannot be pulled", metadata: ["error": "\(error)"])
-        }
-    }
+    func stop() { consumer.close() }
 
     /// Asks for that many submissions more.
-    func pull(_ count: Int) {
-        let puller = state.withLock { state in
-            if state.puller == nil { state.earlyDemand += count }
-            return state.puller
-        }
-        puller?.request(count)
-    }
+    func pull(_ count: Int) { consumer.request(count) }
 
     private func take(_ message: JetStreamMessage) {
         let (token, offset) = state.withLock { state in
