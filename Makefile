@@ -30,7 +30,7 @@ build: deps-build
 	swift build -c release --static-swift-stdlib
 
 .PHONY: test
-test: unit-test example-test gpucache-test system-test chaos-test ## unit tests, then the system tests, each with its time
+test: unit-test example-test gpucache-test system-test example-opencl chaos-test ## unit tests, then the system tests, each with its time
 
 .PHONY: unit-test
 unit-test: deps-build deps-test ## the Swift tests alone
@@ -77,6 +77,10 @@ bench: build deps-bench venv ## our figures beside what the machine could do at 
 example: build deps-example ## the back-test sweep of examples/backtest-sweep
 	$(EXAMPLE)/run
 
+.PHONY: example-opencl
+example-opencl: build deps-example-opencl ## an OpenCL job on the processor, with PoCL: examples/opencl-pocl
+	scripts/timed "OpenCL example" examples/opencl-pocl/run
+
 .PHONY: example-test
 example-test: deps-example ## the tests of the back-test example alone
 	scripts/make-venv $(EXAMPLE)/.venv $(EXAMPLE)/requirements.txt --no-deps
@@ -104,8 +108,8 @@ venv:
 	@scripts/install-deps test >&2
 	@scripts/make-venv $(VENV) Tests/System/requirements.txt >&2
 
-.PHONY: deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example
-deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example:
+.PHONY: deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example deps-example-opencl
+deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example deps-example-opencl:
 	@scripts/install-deps $(@:deps-%=%)
 
 .PHONY: clean
