@@ -52,10 +52,13 @@ package enum PoolStreamsError: Error, CustomStringConvertible {
         }
     }
 
-    /// Trying again can help: the server did not answer.
+    /// Trying again can help: the server did not answer, or its cluster is not whole.
     package var isTransient: Bool {
-        guard case .server(_, .unknown) = self else { return false }
-        return true
+        switch self {
+        case .server(_, .unknown): true
+        case .server(_, .refused(let error)): error.isUnavailable
+        case .server, .layout: false
+        }
     }
 }
 

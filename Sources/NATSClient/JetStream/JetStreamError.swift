@@ -24,6 +24,9 @@ package struct JetStreamAPIError: Error, Sendable, Equatable, CustomStringConver
     package var isStreamNameInUse: Bool { errorCode == 10058 }
     /// The subjects belong to another stream already.
     package var isSubjectsOverlap: Bool { errorCode == 10065 }
+    /// A cluster that is not whole yet, or not any more: peers are missing (10005), JetStream has no leader (10008), the
+    /// stream is offline (10118). Code 503 says as much for all others.
+    package var isUnavailable: Bool { code == 503 || [10005, 10008, 10118].contains(errorCode) }
     /// The write is still on its way through the cluster: it may be stored yet.
     var isInFlight: Bool { errorCode == 10164 || errorCode == 10158 }
 
