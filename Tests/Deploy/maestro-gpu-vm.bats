@@ -165,3 +165,22 @@ bus() {
     run "$tool" create 100
     [ "$status" -eq 69 ]
 }
+
+@test "every command for the hypervisor in the runbook works" {
+    for card in 01 02 03 04 05 06 07 08 09 0a 0b 0c; do
+        bus vfio-pci "0000:$card:00.0" "0000:$card:00.1"
+        echo "hostpci$((16#$card - 1)): $card:00,pcie=1" >>"$BATS_TEST_TMPDIR/config"
+    done
+    echo "balloon: 0" >>"$BATS_TEST_TMPDIR/config"
+    mkdir -p "$HOST_ROOT/dev"
+    touch "$HOST_ROOT/dev/kfd"
+    ln -s "$tool" "$BATS_TEST_TMPDIR/bin/maestro-gpu-vm"
+    count=0
+    while IFS= read -r line; do
+        run bash -c "$line"
+        echo "$line: $output"
+        [ "$status" -eq 0 ]
+        count=$((count + 1))
+    done < <(awk '/^```sh hypervisor/ { inside = 1; next } /^```/ { inside = 0 } inside' "$BATS_TEST_DIRNAME/../../docs/OPERATIONS.md")
+    [ "$count" -ge 8 ]
+}
