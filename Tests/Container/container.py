@@ -17,7 +17,7 @@ BIN_DIR = Path(os.environ.get("BIN_DIR", TOP / ".build/release"))
 MIRROR = "http://deb.debian.org/debian"
 # What the packages stand on, so that what they themselves bring and take can be told apart.
 BASE_PACKAGES = [
-    "ca-certificates", "dbus", "iproute2", "procps", "python3", "systemd", "systemd-sysv", "umockdev",
+    "ca-certificates", "curl", "dbus", "iproute2", "procps", "python3", "systemd", "systemd-sysv", "umockdev",
 ]
 # With TEST_RUNTIMES set, half a gigabyte more is downloaded, so that real compute runs inside the unit.
 RUNTIMES = ["pocl-opencl-icd", "python3-numba", "python3-pyopencl", "python3-torch"] if os.environ.get("TEST_RUNTIMES") else []
@@ -84,29 +84,31 @@ class Container:
     def prepare(self, packages: Path) -> None:
         """Unpacks a base system, and downloads what the packages will need: inside there is no network."""
         self._unpack_base()
+        self._use_mirrors_of_this_machine()
         call("cp", "-r", packages, self.root / "packages")
-        debs = [f"/packages/{path.name}" for path in sorted(packages.glob("*_*-1_*.deb"))]
+        debs = [f"/packages/1/{path.name}" for path in sorted((packages / "1").glob("*.deb"))]
         call("chroot", self.root, "apt-get", "-q", "update")
         call("chroot", self.root, "apt-get", "-q", "install", "-y", "--download-only", "nats-server", *debs)
-        if RUNTIMES:
-            call("chroot", self.root, "apt-get", "-q", "install", "-y", "--no-install-recommends", *RUNTIMES)
 
     def _unpack_base(self) -> None:
-        wanted = hashlib.sha256(" ".join(BASE_PACKAGES).encode()).hexdigest()[:12]
+        wanted = hashlib.sha256(" ".join(BASE_PACKAGES + RUNTIMES).encode()).hexdigest()[:12]
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "maestro"
         base = cache / f"debian-12-systemd-{wanted}.tar"
-        if not base.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            call(
-                "debootstrap", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}", "bookworm", self.root, MIRROR,
-            )
-            call("chroot", self.root, "apt-get", "clean")
-            part = base.with_suffix(f".{os.getpid()}")
-            call("tar", "-C", self.root, "--one-file-system", "-cf", part, ".")
-            part.rename(base)
-        else:
+        if base.exists():
             call("tar", "-C", self.root, "-xf", base)
-        # apt inside uses this machine's mirrors and certificates.
+            return
+        cache.mkdir(parents=True, exist_ok=True)
+        call("debootstrap", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}", "bookworm", self.root, MIRROR)
+        self._use_mirrors_of_this_machine()
+        if RUNTIMES:
+            call("chroot", self.root, "apt-get", "-q", "update")
+            call("chroot", self.root, "apt-get", "-q", "install", "-y", "--no-install-recommends", *RUNTIMES)
+        call("chroot", self.root, "apt-get", "clean")
+        part = base.with_suffix(f".{os.getpid()}")
+        call("tar", "-C", self.root, "--one-file-system", "-cf", part, ".")
+        part.rename(base)
+
+    def _use_mirrors_of_this_machine(self) -> None:
         (self.root / "etc/apt/sources.list").unlink(missing_ok=True)
         for setting in [
             "etc/apt/sources.list", "etc/apt/sources.list.d/debian.sources", "etc/apt/apt.conf.d", "etc/resolv.conf",

@@ -17,7 +17,7 @@ CARDS = range(4)
 WORKERS = [f"gpu-worker@{card}.service" for card in CARDS]
 CACHES = [f"gpucache@{card}.service" for card in CARDS]
 SERVICES = ["nats-server.service", "maestro.service", *CACHES, *WORKERS]
-UNITS = "maestro.service gpu-worker@0.service gpucache@0.service gpucache-sync@0.service gpucache-sync@0.timer gpucache-prewarm@0.service maestro-rig.target nats-server.service".split()
+UNITS = "maestro.service gpu-worker@0.service gpucache@0.service gpucache-sync@0.service gpucache-sync@0.timer gpucache-prewarm@0.service maestro-rig.target maestro-nats-sync.service maestro-nats-sync.timer nats-server.service".split()
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: it boots a container")
 
@@ -27,7 +27,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two versions of the packages, so that one can be upgraded to the other."""
     directory = tmp_path_factory.mktemp("packages")
     for revision in ("1", "2"):
-        subprocess.run([TOP / "scripts/make-deb", directory], check=True, env=os.environ | {"DEB_REVISION": revision, "DEB_COMPRESSION": "none"})
+        subprocess.run([TOP / "scripts/make-deb", directory / revision], check=True, env=os.environ | {"DEB_REVISION": revision, "DEB_COMPRESSION": "none"})
     return directory
 
 
@@ -57,11 +57,27 @@ def wait_for(rig: Container, ids: list[str], deadline: str = "10m") -> list[dict
     return [json.loads(line) for line in told.splitlines() if line.startswith("{")]
 
 
-def test_packages_install(rig: Container) -> None:
-    rig.shell("apt-get -q install -y nats-server /packages/*_*-1_*.deb")
+def runbook(kind: str) -> list[str]:
+    """The commands of one kind in docs/OPERATIONS.md; "" is the kind that needs nothing special."""
+    text = (TOP / "docs/OPERATIONS.md").read_text()
+    blocks = re.findall(rf"^```sh{' ' + kind if kind else ''}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_the_runbook_installs_a_pool_that_passes_its_smoke_test(rig: Container) -> None:
     environment = "".join(f'{key}="{value}"\n' for key, value in rig.rig.environment.items())
     (rig.root / "etc/default/gpu-worker").write_text(environment)
-    for command in ("maestro", "gpu-worker", "maestroctl", "gpucache-ctl", "gpu-worker-ctl"):
+    for command in runbook("install"):
+        told = rig.shell(f"cd /packages/1 && {command}", fake_rig=not command.startswith("apt"))
+    print(told)
+    assert rig.is_active(*SERVICES), rig.journal(*SERVICES)
+    assert rig.shell("findmnt --noheadings --types overlay --output TARGET | grep -c /srv/gpucache/").strip() == "4"
+    assert "DevicePolicy=closed" in rig.run("systemctl", "cat", "gpu-worker@2.service")
+    status = json.loads(rig.run("gpu-worker-ctl", "status", "--json"))
+    assert [worker["state"] for worker in status["workers"]] == ["active"] * 4
+    caches = json.loads(rig.run("gpucache-ctl", "status", "--json", fake_rig=True))
+    assert [cache["mode"] for cache in caches["caches"]] == ["overlay"] * 4
+    for command in ("maestro", "gpu-worker", "maestroctl", "gpucache-ctl", "gpu-worker-ctl", "maestro-keys"):
         rig.run(command, "--help")
 
 
@@ -75,19 +91,6 @@ def test_units_are_clean_and_walled(rig: Container) -> None:
     print(scores)
     assert scores["maestro.service"] < 3.0
     assert scores["gpu-worker@0.service"] < 4.0
-
-
-def test_the_pool_starts_and_passes_its_smoke_test(rig: Container) -> None:
-    rig.run("systemctl", "enable", "--now", "nats-server.service", "maestro.service")
-    rig.run("gpu-worker-ctl", "enable", fake_rig=True)
-    assert rig.is_active(*SERVICES), rig.journal(*SERVICES)
-    assert rig.shell("findmnt --noheadings --types overlay --output TARGET | grep -c /srv/gpucache/").strip() == "4"
-    assert "DevicePolicy=closed" in rig.run("systemctl", "cat", "gpu-worker@2.service")
-    print(rig.run("maestroctl", "smoke"))
-    status = json.loads(rig.run("gpu-worker-ctl", "status", "--json"))
-    assert [worker["state"] for worker in status["workers"]] == ["active"] * 4
-    caches = json.loads(rig.run("gpucache-ctl", "status", "--json", fake_rig=True))
-    assert [cache["mode"] for cache in caches["caches"]] == ["overlay"] * 4
 
 
 def test_jobs_can_do_in_the_unit_what_compilers_and_runtimes_do(rig: Container) -> None:
@@ -180,7 +183,7 @@ def test_an_upgrade_while_jobs_run_loses_none_and_repeats_none(rig: Container) -
     tasks = [{"task_id": f"up-{number}", "type": "shell", "shell": f"echo up-{number} >>$GPU_CACHE_DIR/ran; sleep 0.3"} for number in range(500)]
     ids = submit(rig, *tasks)
     wait_until("jobs run", lambda: rig.shell("cat /srv/gpucache/gpu*/ran 2>/dev/null | wc -l").strip() not in ("0", ""))
-    rig.shell("dpkg -i /packages/*_*-2_*.deb")
+    rig.shell("dpkg -i /packages/2/*.deb")
     left = rig.run("maestroctl", "list", "--state", "enqueued", "--limit", "0", "--json")
     assert len(left.splitlines()) > 20, "the queue was done before the upgrade"
     records = wait_for(rig, ids)
@@ -192,14 +195,24 @@ def test_an_upgrade_while_jobs_run_loses_none_and_repeats_none(rig: Container) -
 
 
 def test_configuration_of_the_owner_is_kept_on_upgrade(rig: Container) -> None:
-    rig.shell("echo MAX_TEMP_C=70 >>/etc/maestro/maestro.conf; dpkg -i /packages/maestro_*-1_*.deb")
+    rig.shell("echo MAX_TEMP_C=70 >>/etc/maestro/maestro.conf; dpkg -i /packages/1/maestro_*.deb")
     assert "MAX_TEMP_C=70" in (rig.root / "etc/maestro/maestro.conf").read_text()
     rig.run("maestroctl", "smoke")
 
 
+def test_every_command_of_the_runbook_works(rig: Container) -> None:
+    commands = runbook("")
+    assert len(commands) > 50
+    for command in commands:
+        print("$", command)
+        rig.shell(f"set -o pipefail; {command}", fake_rig=True)
+    wait_until("all services run", lambda: rig.is_active(*SERVICES))
+
+
 def test_a_purge_leaves_nothing(rig: Container) -> None:
-    rig.run("rm", "/etc/default/gpu-worker", "/root/tasks.jsonl", "/root/ids")
-    rig.shell("apt-get -q purge -y maestro gpu-worker maestroctl nats-server; apt-get -q autoremove -y --purge")
+    rig.shell("rm -rf /etc/default/gpu-worker /root/* /root/.local /data/nats-js.before /var/backups/nats-js.tgz")
+    for command in runbook("remove"):
+        rig.run("bash", "-c", command)
     left = sorted(rig.files() - rig.clean_files)  # type: ignore[attr-defined]
     # adduser, which Debian's nats-server calls, keeps the former state of its files.
     left = [path for path in left if not re.fullmatch(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)-", path)]
