@@ -10,6 +10,8 @@ package struct ThermalLimits: Sendable, Equatable {
     package let endJob: Double
     /// At or below this, held for a while, the card is used again.
     package let resume: Double
+    /// How long it must be that cool.
+    package let coolFor: Duration
 
     /// What a card's own limit may be; outside of it its firmware tells nonsense.
     package static let plausibleHardware = 60.0...110.0
@@ -21,7 +23,9 @@ package struct ThermalLimits: Sendable, Equatable {
     /// - Parameters:
     ///   - hardware: `temp1_crit` of AMD, the slowdown threshold of NVIDIA; nil when the card tells none.
     ///   - maximum: the operator's MAX_TEMP_C.
-    package init(hardware: Double?, maximum: Double) {
+    ///   - coolFor: how long a card that was hot must be cool before it is used again.
+    package init(hardware: Double?, maximum: Double, coolFor: Duration = .seconds(60)) {
+        self.coolFor = coolFor
         let range = Self.plausibleHardware
         let limit = hardware.map { min(max($0, range.lowerBound), range.upperBound) } ?? Self.assumedHardware
         self.hardware = limit
@@ -72,8 +76,6 @@ package struct ThermalPolicy: Sendable, Equatable {
 
     /// Samples in a row at the limit before a job is ended.
     package static let samplesToEnd = 3
-    /// How long a card must be cool before it is used again.
-    package static let coolFor = Duration.seconds(60)
 
     private enum State: Equatable {
         case cool
@@ -125,7 +127,7 @@ package struct ThermalPolicy: Sendable, Equatable {
         case .hot: return temperature <= limits.resume ? .cooling(since: now) : .hot
         case .cooling(let since):
             guard temperature <= limits.resume else { return .hot }
-            return now - since >= Self.coolFor ? .cool : state
+            return now - since >= limits.coolFor ? .cool : state
         }
     }
 

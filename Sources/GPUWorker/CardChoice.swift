@@ -31,7 +31,8 @@ enum CardChoice {
         CardGuard(
             limits: ThermalLimits(
                 hardware: card.temperatureLimits.critical,
-                maximum: settings[WorkerSettings.Keys.maxTemperature]
+                maximum: settings[WorkerSettings.Keys.maxTemperature],
+                coolFor: settings.duration(WorkerSettings.Keys.coolFor)
             ),
             allowsUnknownTemperature: settings[WorkerSettings.Keys.allowUnknownTemperature],
             linkBaseline: nil

@@ -124,6 +124,12 @@ struct WorkerSettings: Sendable {
             unit: "degrees Celsius",
             help: "at this the card takes no new job; lower where the card's own limit is near"
         )
+        static let coolFor = SettingKey<Double>.seconds(
+            "COOL_SEC",
+            default: 60,
+            in: 0...3600,
+            help: "how long a card that was hot must be cool before it takes jobs again"
+        )
         static let allowUnknownTemperature = SettingKey<Bool>.yesNo(
             "ALLOW_UNKNOWN_TEMP",
             default: false,
@@ -192,7 +198,8 @@ struct WorkerSettings: Sendable {
             baseRoot.declaration, ramRoot.declaration,
             logRoot.declaration, heartbeat.declaration, metrics.declaration, heartbeatTTL.declaration,
             timeout.declaration, slots.declaration, maxTemperature.declaration,
-            allowUnknownTemperature.declaration, probeCommand.declaration, killGrace.declaration, drain.declaration,
+            coolFor.declaration, allowUnknownTemperature.declaration, probeCommand.declaration, killGrace.declaration,
+            drain.declaration,
             allowedDirectories.declaration, cpuSet.declaration, logFileSize.declaration, logStreamSize.declaration,
             keepAge.declaration, keepCount.declaration, keepSize.declaration,
         ]

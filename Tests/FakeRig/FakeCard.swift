@@ -58,7 +58,9 @@ package struct FakeCard: Sendable {
         let monitors = Array(0..<count).shuffled(using: &generator)
         return (0..<count).map { index in
             let bus = String(firstBus + index, radix: 16)
-            let address = "0000:\(bus.count < 2 ? "0" : "")\(bus):00.0"
+            let place = "\(bus.count < 2 ? "0" : "")\(bus)"
+            // An integrated one is a device of the first bus; the others stand behind bridges.
+            let address = kind == .intel ? "0000:00:\(place).0" : "0000:\(place):00.0"
             return FakeCard(
                 kind,
                 at: address,

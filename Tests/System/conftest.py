@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import Pipe, Pool  # noqa: E402  (found by the line above)
+from rig import Rig  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +50,17 @@ def pipe(tmp_path: Path) -> Iterator[Pipe]:
     made = Pipe(tmp_path / "pipe")
     yield made
     made.close()
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[..., Rig]]:
+    """Makes a machine of made-up cards, such as `12xrx580,1xgtx1660`."""
+    rigs: list[Rig] = []
+
+    def make(cards: str, seed: int = 1) -> Rig:
+        rigs.append(Rig(cards, seed))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()

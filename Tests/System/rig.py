@@ -9,7 +9,10 @@ from harness import BIN_DIR
 
 
 class Rig:
-    """A made-up machine; `environment` shows it to a program. The cards are in the order of their PCI addresses."""
+    """A made-up machine; `environment` shows it to a program.
+
+    Its cards are in the order of their PCI addresses, and so each stands at its number; an integrated one is left out.
+    """
 
     def __init__(self, cards: str, seed: int = 1):
         self._tool = subprocess.Popen([str(BIN_DIR / "FakeRigTool"), cards, str(seed)], stdin=subprocess.PIPE,
@@ -17,7 +20,10 @@ class Rig:
         made = json.loads(self._line())
         self.environment: dict[str, str] = made["environment"]
         self.root = Path(made["root"])
-        self.cards: list[str] = [card["pci"] for card in made["cards"]]
+        discrete = [card for card in made["cards"] if card["kind"] != "intel"]
+        self.cards: list[str] = [card["pci"] for card in discrete]
+        self.kinds: list[str] = [card["kind"] for card in discrete]
+        self.integrated: list[str] = [card["pci"] for card in made["cards"] if card["kind"] == "intel"]
 
     def _line(self) -> str:
         assert self._tool.stdout
@@ -36,9 +42,27 @@ class Rig:
         """A file of the card's PCI device, such as hwmon/temp1_input."""
         self._do("set", self.cards[card], attribute, value)
 
+    def is_nvidia(self, card: int) -> bool:
+        return self.kinds[card].startswith("gtx")
+
     def heat(self, card: int, celsius: float) -> None:
-        """The temperature of an AMD card."""
-        self.set(card, "hwmon/temp1_input", round(celsius * 1000))
+        if self.is_nvidia(card):
+            self.nvml(card, "temperature", round(celsius))
+        else:
+            self.set(card, "hwmon/temp1_input", round(celsius * 1000))
+
+    def load(self, card: int, percent: int) -> None:
+        if self.is_nvidia(card):
+            self.nvml(card, "busy", percent)
+        else:
+            self.set(card, "gpu_busy_percent", percent)
+
+    def draw(self, card: int, watts: int) -> None:
+        """The power that it draws."""
+        if self.is_nvidia(card):
+            self.nvml(card, "power", watts * 1000)
+        else:
+            self.set(card, "hwmon/power1_input", watts * 1_000_000)
 
     def fault(self, card: int, attribute: str, fault: str | None) -> None:
         self._do("fault", self.cards[card], attribute, *([fault] if fault else []))

@@ -1,27 +1,12 @@
 """Workers of made-up cards: heat, sickness, and what the leader asks of them."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from harness import Pipe, Pool
-from rig import Rig
 
 # Quick looks at the cards, and losses that are found soon.
 QUICK = {"METRICS_SEC": "0.2", "HEARTBEAT_SEC": "0.5"}
-
-
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    rigs: list[Rig] = []
-
-    def make(cards: str) -> Rig:
-        rigs.append(Rig(cards))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
 
 
 def wait_hold(pool: Pool, gpu: int, code: str | None) -> dict:
