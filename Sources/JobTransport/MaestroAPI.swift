@@ -47,21 +47,22 @@ package struct MaestroAPI: Sendable {
         package let isQueueFull: Bool
         /// The whole answer.
         package let json: JSON
+
+        package init(_ json: JSON) {
+            incarnation = json["incarnation"]?.stringValue ?? ""
+            host = json["host"]?.stringValue ?? ""
+            processID = json.number("pid")
+            version = json["version"]?.stringValue ?? ""
+            waiting = json.number("qsize")
+            inFlight = json.number("inflight")
+            gpusAlive = json.number("gpus_alive")
+            isQueueFull = json["queue_full"]?.boolValue ?? false
+            self.json = json
+        }
     }
 
     package func status() async throws(MaestroAPIError) -> Status {
-        let json = try await request("status", JSONObject())
-        return Status(
-            incarnation: json["incarnation"]?.stringValue ?? "",
-            host: json["host"]?.stringValue ?? "",
-            processID: json.number("pid"),
-            version: json["version"]?.stringValue ?? "",
-            waiting: json.number("qsize"),
-            inFlight: json.number("inflight"),
-            gpusAlive: json.number("gpus_alive"),
-            isQueueFull: json["queue_full"]?.boolValue ?? false,
-            json: json
-        )
+        Status(try await request("status", JSONObject()))
     }
 
     /// The cards as the leader sees them.

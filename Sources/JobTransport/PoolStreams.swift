@@ -102,6 +102,17 @@ package struct PoolStreams: Sendable {
         for definition in definitions { try await ensure(definition, jetStream) }
     }
 
+    /// Why an existing stream cannot be the pool's stream of its name, for a person; nil when it is as it must be.
+    package func problem(in info: StreamInfo) -> String? {
+        guard let definition = definitions.first(where: { $0.name == info.name }) else { return nil }
+        do throws(PoolStreamsError) {
+            try check(info, definition)
+            return nil
+        } catch {
+            return error.description
+        }
+    }
+
     /// Replicas of servers before 2.11 have no working compare-and-set: two writers can both be told that they won.
     ///
     /// Servers from 2.11 tell an API level in the account information; older ones do not know the field.

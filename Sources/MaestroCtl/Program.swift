@@ -36,7 +36,7 @@ struct Program: AsyncParsableCommand {
                 ]
             ),
             CommandGroup(name: "The pool", subcommands: [StatusCommand.self, StreamsCommand.self]),
-            CommandGroup(name: "After a disaster", subcommands: [ReconcileCommand.self]),
+            CommandGroup(name: "After a disaster", subcommands: [DoctorCommand.self, ReconcileCommand.self]),
             CommandGroup(name: "Running one", subcommands: [UpCommand.self, SmokeCommand.self]),
         ]
     )

@@ -13,6 +13,7 @@ enum Replay {
 
     /// Hands over the messages of a stream in order until all that it held are there.
     /// - Parameters:
+    ///   - headersOnly: leave the payloads out.
     ///   - what: what is read, for messages: "the jobs".
     ///   - silence: how long nothing may arrive before the server counts as gone.
     static func run(
@@ -20,6 +21,7 @@ enum Replay {
         stream: String,
         subject: String,
         policy: DeliverPolicy = .lastPerSubject,
+        headersOnly: Bool = false,
         what: String,
         silence: Duration = .seconds(10),
         _ take: (StoredMessage) throws -> Void
@@ -28,6 +30,7 @@ enum Replay {
         var options = OrderedConsumer.Options()
         options.deliverPolicy = policy
         options.filterSubject = subject
+        options.headersOnly = headersOnly
         let consumer = try OrderedConsumer(client.jetStream, stream: stream, options: options) { event in
             switch event {
             case .message(let message, _): mailbox.send(.message(message))

@@ -29,6 +29,12 @@ package struct ServerSoftware: Sendable, Equatable {
     package let version: String
     package let hasJetStream: Bool
 
+    package init(name: String, version: String, hasJetStream: Bool) {
+        self.name = name
+        self.version = version
+        self.hasJetStream = hasJetStream
+    }
+
     /// Whether the version is at least this one; false if it cannot be read.
     package func isAtLeast(_ major: Int, _ minor: Int) -> Bool {
         let parts = version.split(whereSeparator: { $0 == "." || $0 == "-" }).prefix(2).compactMap { Int($0) }

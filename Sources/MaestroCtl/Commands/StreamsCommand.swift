@@ -55,7 +55,7 @@ struct StreamsCommand: AsyncParsableCommand {
     }
 
     /// Nil when there is no such stream.
-    private static func info(_ name: String, _ client: PoolClient) async throws -> StreamInfo? {
+    static func info(_ name: String, _ client: PoolClient) async throws -> StreamInfo? {
         do {
             return try await client.jetStream.streamInfo(name)
         } catch .refused(let error) where error.isStreamNotFound {

@@ -16,7 +16,7 @@ package struct ConsumerInfo: Sendable, Equatable {
     /// Pull requests that wait for messages.
     package let waiting: Int
 
-    init?(_ json: JSON) {
+    package init?(_ json: JSON) {
         guard let stream = json["stream_name"]?.stringValue, let name = json["name"]?.stringValue,
             let config = json["config"]
         else { return nil }
@@ -68,6 +68,18 @@ extension JetStream {
             throw protocolError("consumer info", name)
         }
         return info
+    }
+
+    /// All consumers of a stream, also those that are not durable.
+    package func consumers(stream: String) async throws(JetStreamError) -> [ConsumerInfo] {
+        try checkToken(stream, "list consumers")
+        var consumers: [ConsumerInfo] = []
+        while true {
+            let page = try await request("CONSUMER.LIST.\(stream)", ["offset": .int(consumers.count)])
+            let found = (page["consumers"]?.arrayValue ?? []).compactMap { ConsumerInfo($0) }
+            consumers += found
+            if found.isEmpty || consumers.count >= Int(page["total"]?.intValue ?? 0) { return consumers }
+        }
     }
 
     /// False if there was none.

@@ -11,8 +11,12 @@ package struct StreamInfo: Sendable, Equatable {
     /// The highest sequence ever given out, whether the message still exists or not.
     package let lastSequence: UInt64
     package let consumerCount: Int
+    /// When the first message that it holds was stored, in nanoseconds since 1970; nil when it holds none.
+    package let firstTimestamp: Int64?
+    /// Where its copies are and how they are, in the server's words; nil on a server without a cluster.
+    package let cluster: JSON?
 
-    init?(_ json: JSON) {
+    package init?(_ json: JSON) {
         guard let config = json["config"], let name = config["name"]?.stringValue, let state = json["state"],
             let messages = state["messages"]?.unsignedValue, let bytes = state["bytes"]?.unsignedValue,
             let first = state["first_seq"]?.unsignedValue, let last = state["last_seq"]?.unsignedValue
@@ -24,6 +28,8 @@ package struct StreamInfo: Sendable, Equatable {
         firstSequence = first
         lastSequence = last
         consumerCount = Int(state["consumer_count"]?.intValue ?? 0)
+        firstTimestamp = messages == 0 ? nil : state["first_ts"]?.stringValue.flatMap(RFC3339.nanoseconds)
+        cluster = json["cluster"]
     }
 }
 

@@ -251,6 +251,8 @@ package final class OrderedConsumer: Sendable {
         case .all: config.append(("deliver_policy", "all"))
         case .byStartSequence(let sequence):
             config += [("deliver_policy", "by_start_sequence"), ("opt_start_seq", .int(max(1, sequence)))]
+        case .byStartTime(let time):
+            config += [("deliver_policy", "by_start_time"), ("opt_start_time", .string(time))]
         }
         // "last per subject" is refused without a filter.
         if let filter = options.filterSubject ?? (policy == .lastPerSubject ? ">" : nil) {

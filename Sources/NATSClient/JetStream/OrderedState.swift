@@ -6,6 +6,8 @@ package enum DeliverPolicy: Sendable, Equatable {
     case new
     /// Everything from a sequence on.
     case byStartSequence(UInt64)
+    /// Everything from a time of the server's clock on, in the form of RFC 3339.
+    case byStartTime(String)
     /// Everything that the stream holds.
     case all
 }

@@ -48,9 +48,9 @@ package struct StoredMessage: Sendable, Equatable {
 }
 
 /// The form of time in the JetStream API: `2026-01-31T12:00:00.123456789Z`.
-enum RFC3339 {
+package enum RFC3339 {
     /// Nanoseconds since 1970; nil if the text is not a time in UTC or with an offset, or is out of range.
-    static func nanoseconds(_ text: String) -> Int64? {
+    package static func nanoseconds(_ text: String) -> Int64? {
         let bytes = Array(text.utf8)
         func number(_ start: Int, _ length: Int) -> Int64? {
             guard start + length <= bytes.count else { return nil }
