@@ -167,7 +167,11 @@ let package = Package(
         ),
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "WorkerCoreTests", dependencies: ["WorkerCore", "JobModel"], swiftSettings: strict),
-        .testTarget(name: "GPUWorkerTests", dependencies: ["GPUWorker"], swiftSettings: strict),
+        .testTarget(
+            name: "GPUWorkerTests",
+            dependencies: ["GPUWorker", "GPUTelemetry", "TaskRunner"],
+            swiftSettings: strict
+        ),
         .testTarget(name: "TaskRunnerTests", dependencies: ["TaskRunner", "WireJSON"], swiftSettings: strict),
         .testTarget(
             name: "JobModelTests",

@@ -46,6 +46,9 @@ struct cnvml {
     int (*threshold)(device_t, int, unsigned *);
     int (*power)(device_t, unsigned *);
     int (*power_cap)(device_t, unsigned *);
+    int (*power_limit)(device_t, unsigned *);
+    int (*power_limits)(device_t, unsigned *, unsigned *);
+    int (*set_power_limit)(device_t, unsigned);
     int (*fan)(device_t, unsigned *);
     int (*clock)(device_t, int, unsigned *);
     int (*clock_reasons)(device_t, unsigned long long *);
@@ -81,6 +84,9 @@ static void bind_all(struct cnvml *library) {
     bind_symbol(library, &library->threshold, "nvmlDeviceGetTemperatureThreshold");
     bind_symbol(library, &library->power, "nvmlDeviceGetPowerUsage");
     bind_symbol(library, &library->power_cap, "nvmlDeviceGetEnforcedPowerLimit");
+    bind_symbol(library, &library->power_limit, "nvmlDeviceGetPowerManagementLimit");
+    bind_symbol(library, &library->power_limits, "nvmlDeviceGetPowerManagementLimitConstraints");
+    bind_symbol(library, &library->set_power_limit, "nvmlDeviceSetPowerManagementLimit");
     bind_symbol(library, &library->fan, "nvmlDeviceGetFanSpeed");
     bind_symbol(library, &library->clock, "nvmlDeviceGetClockInfo");
     bind_symbol(library, &library->clock_reasons, "nvmlDeviceGetCurrentClocksEventReasons");
@@ -206,6 +212,7 @@ int cnvml_value(struct cnvml *library, struct cnvml_device *device, enum cnvml_v
     case CNVML_SLOWDOWN_TEMPERATURE: return kind_of_number(library->threshold, device, 1, value);
     case CNVML_POWER: return number(library->power, device, value);
     case CNVML_POWER_CAP: return number(library->power_cap, device, value);
+    case CNVML_POWER_LIMIT: return number(library->power_limit, device, value);
     case CNVML_FAN: return number(library->fan, device, value);
     case CNVML_CORE_CLOCK: return kind_of_number(library->clock, device, 0, value);
     case CNVML_MEMORY_CLOCK: return kind_of_number(library->clock, device, 2, value);
@@ -228,6 +235,22 @@ int cnvml_vram(struct cnvml *library, struct cnvml_device *device, uint64_t *tot
         *used = got.used;
     }
     return code;
+}
+
+int cnvml_power_limits(struct cnvml *library, struct cnvml_device *device, uint64_t *least, uint64_t *most) {
+    if (!library->power_limits) return CNVML_NO_SYMBOL;
+    unsigned low = 0, high = 0;
+    int code = library->power_limits(device, &low, &high);
+    if (code == 0) {
+        *least = low;
+        *most = high;
+    }
+    return code;
+}
+
+int cnvml_set_power_limit(struct cnvml *library, struct cnvml_device *device, uint64_t milliwatts) {
+    if (!library->set_power_limit) return CNVML_NO_SYMBOL;
+    return library->set_power_limit(device, (unsigned)milliwatts);
 }
 
 int cnvml_processes(struct cnvml *library, struct cnvml_device *device, struct cnvml_process *processes,

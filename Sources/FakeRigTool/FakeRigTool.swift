@@ -11,6 +11,7 @@ import Foundation
 ///
 ///     set CARD ATTRIBUTE VALUE        a file of the card's PCI device: gpu_busy_percent, hwmon/temp1_input
 ///     fault CARD ATTRIBUTE [FAULT]    its reads fail ("errno 5") or are slow ("delay 3000"); without FAULT no longer
+///     write-fault CARD ATTRIBUTE [FAULT]     the same for writes to it
 ///     answer CARD KEY [VALUE]         what the amdgpu driver answers: errno, vram_lost, accel_working
 ///     nvml CARD KEY [VALUE]           what NVML answers for the card: temperature, return, xid
 ///     pull CARD                       takes it out of the machine
@@ -66,6 +67,7 @@ struct FakeRigTool {
         switch (command, key, value) {
         case ("set", let key?, let value?): try rig.set(card, key, value)
         case ("fault", let key?, let value): try rig.fault(card, key, value)
+        case ("write-fault", let key?, let value): try rig.writeFault(card, key, value)
         case ("answer", let key?, let value): try rig.answer(card, key, value)
         case ("nvml", let key?, let value): try rig.nvml(card, key, value)
         case ("pull", nil, nil): try rig.pull(card)
@@ -74,6 +76,7 @@ struct FakeRigTool {
     }
 
     private struct UnknownCommand: Error, CustomStringConvertible {
-        let description = "there are the commands set, fault, answer, nvml and pull, each with a card and what it needs"
+        let description =
+            "there are the commands set, fault, write-fault, answer, nvml and pull, each with a card and what it needs"
     }
 }

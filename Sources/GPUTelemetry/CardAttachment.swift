@@ -76,7 +76,7 @@ final class CardAttachment: Sendable {
             state.withLock { $0.nvml = nvml }
             return nvml
         } catch {
-            throw error.code.map { .nvml($0, error.reason) } ?? .unsupported
+            throw error.fault
         }
     }
 

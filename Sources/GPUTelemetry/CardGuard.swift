@@ -68,7 +68,10 @@ package struct CardGuard: Sendable {
     }
 
     /// A probe has succeeded: what was found before is over.
-    package mutating func recover() { sickness = nil }
+    package mutating func recover() {
+        sickness = nil
+        watch.accept()
+    }
 }
 
 extension ThermalPolicy.Reason {

@@ -72,6 +72,12 @@ package struct HealthWatch: Sendable, Equatable {
         return findings
     }
 
+    /// The card is known to be well as it is now: the link that it has then is its measure from here on.
+    package mutating func accept() {
+        linkBaseline = nil
+        narrowSamples = 0
+    }
+
     private func examineDriver(_ signs: CardSigns) -> [HealthFinding] {
         var findings: [HealthFinding] = []
         if signs.isAccelerationWorking == false {

@@ -5,6 +5,7 @@ import Glibc
 package enum NVMLStatus {
     package static let notFound: Int32 = 6
     package static let notSupported: Int32 = 3
+    package static let noPermission: Int32 = 4
     package static let timeout: Int32 = 10
     package static let gpuIsLost: Int32 = 15
     package static let resetRequired: Int32 = 16
@@ -17,6 +18,9 @@ package struct NVMLUnavailable: Error, Sendable, CustomStringConvertible {
     package let code: Int32?
     package let reason: String
     package var description: String { code.map { "\(reason) (NVML \($0))" } ?? reason }
+
+    /// What that means for a sensor.
+    var fault: SensorFault { code.map { .nvml($0, reason) } ?? .unsupported }
 }
 
 /// NVIDIA's management library, loaded and initialized. Its functions are safe to call from any thread.
@@ -92,6 +96,21 @@ package struct NVMLUnavailable: Error, Sendable, CustomStringConvertible {
         let code = unsafe cnvml_vram(nvml.library, handle, &total, &used)
         guard code == 0 else { throw nvml.fault(code) }
         return (total, used)
+    }
+
+    /// The least and the most that ``setPowerLimit(_:)`` takes, in milliwatt.
+    func powerLimits() throws(SensorFault) -> ClosedRange<UInt64> {
+        var (least, most): (UInt64, UInt64) = (0, 0)
+        let code = unsafe cnvml_power_limits(nvml.library, handle, &least, &most)
+        guard code == 0 else { throw nvml.fault(code) }
+        guard least <= most else { throw .implausible(Double(least)) }
+        return least...most
+    }
+
+    /// Sets the limit of the card's power, in milliwatt.
+    func setPowerLimit(_ milliwatts: UInt64) throws(SensorFault) {
+        let code = unsafe cnvml_set_power_limit(nvml.library, handle, milliwatts)
+        guard code == 0 else { throw nvml.fault(code) }
     }
 
     /// The processes that compute on the card; more than 256 are cut.

@@ -2,6 +2,7 @@ import GPUTelemetry
 import JobTransport
 import Logging
 import ServiceSupport
+import TaskRunner
 
 /// Finds the device that belongs to a worker's number.
 enum CardChoice {
@@ -21,21 +22,21 @@ enum CardChoice {
         do throws(InventoryError) {
             let card = try inventory.card(settings.number)
             for degradation in card.degradations { logger.warning("card \(card.address): \(degradation)") }
-            return GraphicsCard(card, keeper(of: card, settings.settings))
+            return graphicsCard(card, settings, logger)
         } catch {
             throw FatalError(.configuration, error.description)
         }
     }
 
-    private static func keeper(of card: Card, _ settings: Settings) -> CardGuard {
-        CardGuard(
-            limits: ThermalLimits(
-                hardware: card.temperatureLimits.critical,
-                maximum: settings[WorkerSettings.Keys.maxTemperature],
-                coolFor: settings.duration(WorkerSettings.Keys.coolFor)
-            ),
-            allowsUnknownTemperature: settings[WorkerSettings.Keys.allowUnknownTemperature],
-            linkBaseline: nil
+    private static func graphicsCard(_ card: Card, _ settings: WorkerSettings, _ logger: Logger) -> GraphicsCard {
+        let file = StateFile(directory: settings.logDirectory, name: "card.json")
+        let (memory, notice) = CardMemory.load(file, of: card.address, bootID: ProcessTable.bootID)
+        if let notice { logger.warning("\(notice)") }
+        return GraphicsCard(
+            card,
+            memory: memory,
+            allowsUnknownTemperature: settings.settings[WorkerSettings.Keys.allowUnknownTemperature],
+            coolFor: settings.settings.duration(WorkerSettings.Keys.coolFor)
         )
     }
 

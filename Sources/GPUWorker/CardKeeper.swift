@@ -1,5 +1,8 @@
+import GPUTelemetry
 import JobModel
 import JobTransport
+import NATSClient
+import ServiceSupport
 import Synchronization
 import WorkerCore
 
@@ -9,9 +12,11 @@ final class CardKeeper: Sendable {
     private let mailbox: Mailbox<WorkerEvent>
     private let launcher: TaskLauncher
     private let command: ProbeCommand?
-    private let state = Mutex(State())
+    private let state: Mutex<State>
+    private let subscription = Mutex<NATSSubscription?>(nil)
 
     private struct State {
+        var day: DayCycle
         /// The last hold, so that a change is told to people once.
         var hold: CardHold?
         var isLooking = false
@@ -25,10 +30,44 @@ final class CardKeeper: Sendable {
         self.mailbox = mailbox
         self.launcher = launcher
         self.command = command
+        state = Mutex(State(day: DayCycle(window: context.settings.settings[CommonKeys.dayWindow])))
     }
 
-    /// Looks once, for the core alone: nothing is claimed before it is known whether the card may take jobs.
-    func begin() async { note(await context.device.look(at: context.clock.now(), jobs: [:])) }
+    /// Listens for the phases of the day.
+    func start() throws(NATSError) {
+        let heard = try context.connection.subscribe(context.names.circadianPhase) { [weak self] message in
+            self?.hear(message)
+        }
+        subscription.withLock { $0 = heard }
+    }
+
+    private func hear(_ message: NATSMessage) {
+        do throws(MalformedMessage) {
+            let phase = try DayPhase(parsing: message.payload)
+            state.withLock { $0.day.ask(phase, atHour: WallClock.localHour()) }
+        } catch {
+            context.notice("ignored a message on \(message.subject): \(error)")
+        }
+    }
+
+    /// Looks once, for the core alone: nothing is claimed before the card has its limits, and it is known whether it
+    /// may take jobs.
+    func begin() async { note(await report(jobs: [:])) }
+
+    /// Puts the card's power back to what it was.
+    func end() async {
+        subscription.withLock { $0.take() }?.cancel()
+        for notice in await context.device.setPower(PowerSettings()) { context.notice(notice, level: .notice) }
+    }
+
+    private func report(jobs: [Int32: JobID]) async -> DeviceReport {
+        let phase = state.withLock { $0.day.phase(atHour: WallClock.localHour()) }
+        let profile = context.settings.profile(phase)
+        let maximum = profile.maxTemperature
+        var report = await context.device.look(at: context.clock.now(), jobs: jobs, maximum: maximum)
+        if !report.isAsleep { report.notices += await context.device.setPower(profile.power) }
+        return report
+    }
 
     /// Looks at the card now, and tells the pool; while somebody else does, has it done once more after that.
     func look() async {
@@ -51,7 +90,7 @@ final class CardKeeper: Sendable {
 
     private func lookOnce() async {
         let jobs = await launcher.jobsByProcess()
-        let report = await context.device.look(at: context.clock.now(), jobs: jobs)
+        let report = await report(jobs: jobs)
         note(report)
         context.tell("metrics", report.metrics)
     }

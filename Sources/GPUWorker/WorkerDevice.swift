@@ -9,8 +9,13 @@ protocol WorkerDevice: Sendable {
     /// What binds a job to exactly this device.
     var binding: CardBinding { get }
     /// Measures and judges it. What could not be read is left out.
-    /// - Parameter jobs: the processes of the running jobs.
-    func look(at now: Timestamp, jobs: [Int32: JobID]) async -> DeviceReport
+    /// - Parameters:
+    ///   - jobs: the processes of the running jobs.
+    ///   - maximum: the operator's highest temperature for new jobs.
+    func look(at now: Timestamp, jobs: [Int32: JobID], maximum: Double) async -> DeviceReport
+    /// Sets its power, and puts back what is not asked for any more.
+    /// - Returns: what a person should know and was not told yet.
+    func setPower(_ settings: PowerSettings) async -> [String]
     /// Tries whether its driver answers, through handles that are opened anew.
     func probe() async -> DeviceProbe
     /// A probe has succeeded: what was found before is over.
@@ -25,6 +30,8 @@ struct DeviceReport: Sendable {
     var hold: CardHold?
     /// Why what runs on it is spoilt; nil: it is not.
     var fault: String?
+    /// It sleeps, and is not to be woken.
+    var isAsleep = false
     /// What a person should know, told once.
     var notices: [String] = []
 }
@@ -42,9 +49,11 @@ struct Processor: WorkerDevice {
     let binding = CardBinding.processor
 
     /// A processor's load is not a card's: nothing is claimed that was not read.
-    func look(at now: Timestamp, jobs: [Int32: JobID]) async -> DeviceReport {
+    func look(at now: Timestamp, jobs: [Int32: JobID], maximum: Double) async -> DeviceReport {
         DeviceReport(metrics: ["kind": "cpu", "card": "CPU (no GPU)"])
     }
+
+    func setPower(_ settings: PowerSettings) async -> [String] { [] }
 
     func probe() async -> DeviceProbe { DeviceProbe(ok: true, evidence: "it is a processor") }
     func recover() {}

@@ -189,6 +189,7 @@ struct WorkerService: Sendable {
         let inbox = RunInbox(context: context, mailbox: mailbox)
         do throws(NATSError) {
             try requests.start()
+            try keeper.start()
         } catch {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
@@ -225,6 +226,7 @@ struct WorkerService: Sendable {
         await shell.run(core, recovered: registration.recovered)
         requests.stop()
         inbox.close()
+        await keeper.end()
         if let error = replaced.withLock({ $0 }) { throw error }
         context.tell("down", ["reason": "told to stop"])
         await registration.registrar.release(at: registration.sequence)

@@ -1,3 +1,4 @@
+import GPUTelemetry
 import JobModel
 import ServiceSupport
 
@@ -130,6 +131,45 @@ struct WorkerSettings: Sendable {
             in: 0...3600,
             help: "how long a card that was hot must be cool before it takes jobs again"
         )
+        static let dayMaxTemperature = SettingKey<Double?>.optionalNumber(
+            "DAY_MAX_TEMP_C",
+            in: 30...110,
+            unit: "degrees Celsius",
+            help: "MAX_TEMP_C by day, where it is another one"
+        )
+        static let nightMaxTemperature = SettingKey<Double?>.optionalNumber(
+            "NIGHT_MAX_TEMP_C",
+            in: 30...110,
+            unit: "degrees Celsius",
+            help: "MAX_TEMP_C by night, where it is another one"
+        )
+        static let powerCap = SettingKey<Double?>.optionalNumber(
+            "POWER_CAP_W",
+            in: 1...2000,
+            unit: "Watt",
+            help: "what the card may draw while this worker runs; put back at its end"
+        )
+        static let dayPowerCap = SettingKey<Double?>.optionalNumber(
+            "DAY_POWER_CAP_W",
+            in: 1...2000,
+            unit: "Watt",
+            help: "POWER_CAP_W by day, where it is another one"
+        )
+        static let nightPowerCap = SettingKey<Double?>.optionalNumber(
+            "NIGHT_POWER_CAP_W",
+            in: 1...2000,
+            unit: "Watt",
+            help: "POWER_CAP_W by night, where it is another one"
+        )
+        static let performanceLevel = SettingKey<String?>.optionalText(
+            "PERF_LEVEL",
+            form: "one of \(PowerSettings.levels.joined(separator: " "))",
+            help: "amdgpu's power_dpm_force_performance_level while this worker runs; put back at its end",
+            check: { level in
+                let all = PowerSettings.levels
+                return all.contains(level) ? nil : "is not one of \(all.joined(separator: " "))"
+            }
+        )
         static let allowUnknownTemperature = SettingKey<Bool>.yesNo(
             "ALLOW_UNKNOWN_TEMP",
             default: false,
@@ -198,6 +238,9 @@ struct WorkerSettings: Sendable {
             baseRoot.declaration, ramRoot.declaration,
             logRoot.declaration, heartbeat.declaration, metrics.declaration, heartbeatTTL.declaration,
             timeout.declaration, slots.declaration, maxTemperature.declaration,
+            dayMaxTemperature.declaration, nightMaxTemperature.declaration, powerCap.declaration,
+            dayPowerCap.declaration, nightPowerCap.declaration, performanceLevel.declaration,
+            CommonKeys.dayWindow.declaration,
             coolFor.declaration, allowUnknownTemperature.declaration, probeCommand.declaration, killGrace.declaration,
             drain.declaration,
             allowedDirectories.declaration, cpuSet.declaration, logFileSize.declaration, logStreamSize.declaration,

@@ -156,6 +156,21 @@ extension SettingKey where Value == Double {
     }
 }
 
+extension SettingKey where Value == Double? {
+    /// A number with fractions that may be missing.
+    package static func optionalNumber(
+        _ name: String,
+        in range: ClosedRange<Double>,
+        unit: String,
+        help: String
+    ) -> SettingKey {
+        let number = SettingKey<Double>.number(name, default: range.lowerBound, in: range, unit: unit, help: help)
+        return SettingKey(name, form: number.form, default: nil, text: "", help: help) { text throws(SettingProblem) in
+            try number.parse(text)
+        }
+    }
+}
+
 extension SettingKey where Value == Bool {
     package static func yesNo(_ name: String, default defaultValue: Bool, help: String) -> SettingKey {
         let text = defaultValue ? "yes" : "no"

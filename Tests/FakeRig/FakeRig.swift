@@ -61,6 +61,11 @@ package final class FakeRig {
         try change("fault/\(device(card))/\(resolved(card, attribute))", fault)
     }
 
+    /// Makes writes to an attribute fail ("errno 13"); nil ends that.
+    package func writeFault(_ card: FakeCard, _ attribute: String, _ fault: String?) throws {
+        try change("write-fault/\(device(card))/\(resolved(card, attribute))", fault)
+    }
+
     /// Sets what the amdgpu driver answers: `errno`, `vram_lost`, `accel_working`, …
     package func answer(_ card: FakeCard, _ key: String, _ value: String?) throws {
         try change("ioctl/renderD\(card.renderMinor)/\(key)", value)
@@ -152,7 +157,9 @@ package final class FakeRig {
             ("gpu_busy_percent", "42"), ("mem_info_vram_total", "8589934592"), ("mem_info_vram_used", "1234567168"),
             ("hwmon/name", "amdgpu"), ("hwmon/temp1_input", "67000"), ("hwmon/temp1_crit", "94000"),
             ("hwmon/temp1_crit_hyst", "-273150"), ("hwmon/power1_input", "113117000"),
-            ("hwmon/power1_cap", "145000000"), ("hwmon/fan1_input", "1450"), ("hwmon/pwm1", "102"),
+            ("hwmon/power1_cap", "145000000"), ("hwmon/power1_cap_min", "0"),
+            ("hwmon/power1_cap_max", "217000000"), ("power_dpm_force_performance_level", "auto"),
+            ("hwmon/fan1_input", "1450"), ("hwmon/pwm1", "102"),
             ("hwmon/pwm1_max", "255"), ("hwmon/freq1_input", "1366000000"), ("hwmon/freq2_input", "2000000000"),
         ] {
             try set(card, name, value)
@@ -163,7 +170,8 @@ package final class FakeRig {
         let (name, vram) = card.kind == .gtx1660 ? ("NVIDIA GeForce GTX 1660", 6) : ("NVIDIA GeForce GTX 1060 6GB", 6)
         for (key, value) in [
             ("name", name), ("uuid", card.uuid), ("minor", "\(card.cardNumber)"), ("busy", "37"), ("temperature", "61"),
-            ("shutdown", "98"), ("slowdown", "95"), ("power", "71000"), ("power_cap", "120000"), ("fan", "44"),
+            ("shutdown", "98"), ("slowdown", "95"), ("power", "71000"), ("power_cap", "120000"), ("power_min", "70000"),
+            ("power_max", "130000"), ("fan", "44"),
             ("core_clock", "1830"), ("memory_clock", "4001"), ("throttle", "0"), ("link_width", "1"),
             ("max_link_width", "16"), ("link_generation", "3"), ("vram_total", "\(vram << 30)"),
             ("vram_used", "536870912"),

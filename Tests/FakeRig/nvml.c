@@ -4,6 +4,7 @@
 //   <address>/<key>      a number or a text; -1 means "not supported"
 //   <address>/return     a code that every call for the card returns
 //   <address>/xid        an XID event, delivered once
+//   <address>/set_return a code that setting the power limit returns; 0 stores it in power_cap
 //   init_return          a code that nvmlInit_v2 returns
 //
 // With OLD_RELEASE it lacks the functions that came after release 470.
@@ -19,6 +20,7 @@
 #define NOT_SUPPORTED 3
 #define NOT_FOUND 6
 #define TIMEOUT 10
+#define UNKNOWN 999
 
 #define MOST_CARDS 32
 
@@ -158,6 +160,27 @@ int nvmlDeviceGetTemperatureThreshold(struct card *card, int kind, unsigned *val
 
 int nvmlDeviceGetPowerUsage(struct card *card, unsigned *value) { return number(card, "power", value); }
 int nvmlDeviceGetEnforcedPowerLimit(struct card *card, unsigned *value) { return number(card, "power_cap", value); }
+int nvmlDeviceGetPowerManagementLimit(struct card *card, unsigned *value) { return number(card, "power_cap", value); }
+
+int nvmlDeviceGetPowerManagementLimitConstraints(struct card *card, unsigned *least, unsigned *most) {
+    int code = number(card, "power_min", least);
+    return code ? code : number(card, "power_max", most);
+}
+
+int nvmlDeviceSetPowerManagementLimit(struct card *card, unsigned value) {
+    unsigned least, most;
+    int code = nvmlDeviceGetPowerManagementLimitConstraints(card, &least, &most);
+    if (!code) code = (int)number_of(card, "set_return", SUCCESS);
+    if (code) return code;
+    if (value < least || value > most) return INVALID_ARGUMENT;
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s/power_cap", getenv("FAKE_NVML_DIR"), card->address);
+    FILE *file = fopen(path, "we");
+    if (!file) return UNKNOWN;
+    fprintf(file, "%u\n", value);
+    return fclose(file) == 0 ? SUCCESS : UNKNOWN;
+}
+
 int nvmlDeviceGetFanSpeed(struct card *card, unsigned *value) { return number(card, "fan", value); }
 int nvmlDeviceGetMinorNumber(struct card *card, unsigned *value) { return number(card, "minor", value); }
 int nvmlDeviceGetCurrPcieLinkWidth(struct card *card, unsigned *value) { return number(card, "link_width", value); }

@@ -4,6 +4,7 @@
 //
 //   ioctl/<node>/<key>       a number that the driver tells; "errno" makes every ioctl of the node fail
 //   fault/<path>             "errno N" or "delay MILLISECONDS" for reads of <path>
+//   write-fault/<path>       the same for writes
 //   open-fault/dev/dri/<n>   an errno for opening the node
 #define _GNU_SOURCE
 #include <amdgpu_drm.h>
@@ -164,12 +165,12 @@ int ioctl(int descriptor, unsigned long request, ...) {
 
 // MARK: files
 
-/// The fault that a read of the descriptor is to have: an errno, or 0 (perhaps after a while).
-static int fault(int descriptor) {
+/// The fault of a kind that a call with the descriptor is to have: an errno, or 0 (perhaps after a while).
+static int fault(const char *kind, int descriptor) {
     char path[4096], fault_path[8300], text[64];
     const char *file = inside_rig(descriptor, path, sizeof path);
     if (!file) return 0;
-    snprintf(fault_path, sizeof fault_path, "%s/fault%s", rig(), file);
+    snprintf(fault_path, sizeof fault_path, "%s/%s%s", rig(), kind, file);
     int number = 0;
     if (rig_file(fault_path, text, sizeof text) <= 0) return 0;
     if (sscanf(text, "errno %d", &number) == 1) return number;
@@ -181,20 +182,26 @@ static int fault(int descriptor) {
 }
 
 ssize_t read(int descriptor, void *buffer, size_t count) {
-    int code = fault(descriptor);
+    int code = fault("fault", descriptor);
     if (code) return fail(code);
     ssize_t (*next)(int, void *, size_t) = dlsym(RTLD_NEXT, "read");
     return next(descriptor, buffer, count);
 }
 
 ssize_t pread(int descriptor, void *buffer, size_t count, off_t offset) {
-    int code = fault(descriptor);
+    int code = fault("fault", descriptor);
     if (code) return fail(code);
     return syscall(SYS_pread64, descriptor, buffer, count, offset);
 }
 
 ssize_t pread64(int descriptor, void *buffer, size_t count, off64_t offset) {
     return pread(descriptor, buffer, count, offset);
+}
+
+ssize_t write(int descriptor, const void *buffer, size_t count) {
+    int code = fault("write-fault", descriptor);
+    if (code) return fail(code);
+    return syscall(SYS_write, descriptor, buffer, count);
 }
 
 /// libdrm takes a node for one only when it is a character device of DRM's major number.

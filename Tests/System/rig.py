@@ -67,12 +67,22 @@ class Rig:
     def fault(self, card: int, attribute: str, fault: str | None) -> None:
         self._do("fault", self.cards[card], attribute, *([fault] if fault else []))
 
+    def write_fault(self, card: int, attribute: str, fault: str | None) -> None:
+        self._do("write-fault", self.cards[card], attribute, *([fault] if fault else []))
+
     def answer(self, card: int, key: str, value: Any = None) -> None:
         """What the amdgpu driver answers."""
         self._do("answer", self.cards[card], key, *([] if value is None else [value]))
 
     def nvml(self, card: int, key: str, value: Any = None) -> None:
         self._do("nvml", self.cards[card], key, *([] if value is None else [value]))
+
+    def nvml_value(self, card: int, key: str) -> str:
+        """What NVML answers, or was told to keep."""
+        return (self.root / "nvml" / self.cards[card] / key).read_text().strip()
+
+    def value(self, card: int, attribute: str) -> str:
+        return self.attribute(card, attribute).read_text().strip()
 
     def pull(self, card: int) -> None:
         self._do("pull", self.cards[card])

@@ -181,3 +181,130 @@ def test_the_registration_tells_the_facts_of_the_card(make_pool, make_rig):
     up = pool.events.wait("gpu.worker.up", gpu_id=0).json
     assert registration["facts"]["pci"] == rig.cards[0]
     assert registration["facts"] == {name: value for name, value in up.items() if name in registration["facts"]}
+
+
+# ------------------------------------------------------------------------------------------------ power and profiles
+
+
+def wait_metrics(pool: Pool, gpu: int, **fields: Any) -> dict:
+    """The first metrics from now on with these fields."""
+    seen = len(pool.events.all("gpu.worker.metrics", gpu_id=gpu, **fields))
+    return pool.events.wait("gpu.worker.metrics", gpu_id=gpu, **fields, count=seen + 1).json
+
+
+def test_the_power_of_a_radeon_is_set_and_put_back(make_pool, make_rig):
+    pool, rig = make_pool(**QUICK), make_rig("1xrx580")
+    pool.start_maestro()
+    worker = pool.start_worker(0, POWER_CAP_W=110, PERF_LEVEL="low", **rig.environment)
+    assert wait_metrics(pool, 0)["power_cap_w"] == 110
+    assert rig.value(0, "power_dpm_force_performance_level") == "low"
+    worker.terminate()
+    assert rig.value(0, "hwmon/power1_cap") == "145000000"
+    assert rig.value(0, "power_dpm_force_performance_level") == "auto"
+
+
+def test_the_power_of_a_geforce_is_set_within_its_bounds_and_put_back(make_pool, make_rig):
+    pool, rig = make_pool(**QUICK), make_rig("1xgtx1660")
+    pool.start_maestro()
+    worker = pool.start_worker(0, POWER_CAP_W=50, PERF_LEVEL="low", **rig.environment)
+    assert wait_metrics(pool, 0)["power_cap_w"] == 70
+    worker.wait_for_line("50.0 W is beyond what the card takes; 70.0 W is set")
+    worker.wait_for_line("performance level: this card has none that can be set")
+    worker.terminate()
+    assert rig.nvml_value(0, "power_cap") == "120000"
+
+
+def test_a_killed_workers_power_cap_is_put_back_by_its_next_life(make_pool, make_rig, task_id: str):
+    pool, rig = make_pool(**QUICK), make_rig("1xrx580")
+    pool.start_maestro()
+    pool.start_worker(0, POWER_CAP_W=110, **rig.environment).kill()
+    assert rig.value(0, "hwmon/power1_cap") == "110000000"
+    # Killed once more: what the card had before the first of them counts.
+    pool.start_worker(0, POWER_CAP_W=90, **rig.environment).kill()
+    assert rig.value(0, "hwmon/power1_cap") == "90000000"
+    pool.start_worker(0, **rig.environment)
+    assert rig.value(0, "hwmon/power1_cap") == "145000000"
+    assert pool.run(task_id=task_id, cmd=["true"])["ok"]
+
+
+def test_what_may_not_be_set_is_told_once_and_harms_nothing(make_pool, make_rig, task_id: str):
+    pool, rig = make_pool(**QUICK), make_rig("1xrx580")
+    pool.start_maestro()
+    rig.write_fault(0, "hwmon/power1_cap", "errno 13")
+    worker = pool.start_worker(0, POWER_CAP_W=110, **rig.environment)
+    worker.wait_for_line("power cap: not changed: Permission denied .* that takes root")
+    assert pool.run(task_id=task_id, cmd=["true"])["ok"]
+    for _ in range(3):
+        wait_metrics(pool, 0)
+    assert sum("power cap: not changed" in line for line in worker.lines) == 1
+    assert worker.terminate() == 0
+
+
+def test_a_driver_that_is_busy_is_asked_again(make_pool, make_rig):
+    pool, rig = make_pool(**QUICK), make_rig("1xrx580")
+    pool.start_maestro()
+    rig.write_fault(0, "hwmon/power1_cap", "errno 16")
+    worker = pool.start_worker(0, POWER_CAP_W=110, **rig.environment)
+    worker.wait_for_line("power cap: not changed: Device or resource busy")
+    rig.write_fault(0, "hwmon/power1_cap", None)
+    wait_metrics(pool, 0, power_cap_w=110)
+
+
+def test_a_sleeping_card_is_not_woken_for_its_power_cap(make_pool, make_rig):
+    pool, rig = make_pool(**QUICK), make_rig("1xrx580")
+    pool.start_maestro()
+    rig.set(0, "power/runtime_status", "suspended")
+    pool.start_worker(0, POWER_CAP_W=110, **rig.environment)
+    assert "hold" not in wait_metrics(pool, 0, asleep=True)
+    assert rig.value(0, "hwmon/power1_cap") == "145000000"
+    rig.set(0, "power/runtime_status", "active")
+    wait_metrics(pool, 0, power_cap_w=110)
+
+
+def test_night_and_day_change_limits_and_power(make_pool, make_rig):
+    # It is day for the clock all day long.
+    pool, rig = make_pool(**QUICK, DAY_WINDOW="00-24"), make_rig("1xrx580")
+    pool.start_maestro()
+    pool.start_worker(0, NIGHT_POWER_CAP_W=90, NIGHT_MAX_TEMP_C=60, DAY_MAX_TEMP_C=75, **rig.environment)
+    assert wait_metrics(pool, 0, temp_limit_c=75)["power_cap_w"] == 145
+    pool.bus.publish("circadian.phase", {"phase": "dusk"})
+    pool.events.wait_until(lambda: any("phase must be day or night" in one.json["message"]
+                                       for one in pool.events.all("gpu.worker.log")), what="a word about a bad phase")
+    pool.bus.publish("circadian.phase", {"phase": "night"})
+    night = wait_metrics(pool, 0, temp_limit_c=60)
+    assert night["hold"]["code"] == "hot" and night["temp_c"] == 67
+    wait_metrics(pool, 0, power_cap_w=90)
+    pool.bus.publish("circadian.phase", {"phase": "day"})
+    wait_metrics(pool, 0, temp_limit_c=75)
+    wait_metrics(pool, 0, power_cap_w=145)
+
+
+def test_the_width_of_the_link_is_remembered(make_pool, make_rig):
+    pool, rig = make_pool(**QUICK), make_rig("1xrx580")
+    pool.start_maestro()
+    rig.set(0, "current_link_width", 8)
+    worker = pool.start_worker(0, **rig.environment)
+    wait_metrics(pool, 0, pcie_width=8)
+    worker.terminate()
+    rig.set(0, "current_link_width", 1)
+    pool.start_worker(0, **rig.environment)
+
+    def narrowed() -> list:
+        return [one.json for one in pool.events.all("gpu.worker.metrics")
+                if any(finding["reason"] == "link_narrowed" for finding in one.json.get("health", []))]
+
+    found = pool.events.wait_until(narrowed, what="a narrow link")
+    assert "it had x8" in found[0]["health"][0]["evidence"] and "hold" not in found[0]
+    # A probe that succeeds makes the present width the measure.
+    assert pool.bus.request("gpu.worker.0.probe", {}, 60)["ok"]
+    for _ in range(5):
+        wait_metrics(pool, 0)
+    assert "health" not in pool.events.all("gpu.worker.metrics")[-1].json
+
+
+@pytest.mark.parametrize("key, value", [("POWER_CAP_W", "much"), ("PERF_LEVEL", "warp"), ("DAY_WINDOW", "7 to 22"),
+                                        ("MAX_TEMP_C", "200"), ("ALLOW_UNKNOWN_TEMP", "perhaps")])
+def test_nonsense_in_the_configuration_stops_the_start(make_pool, key: str, value: str):
+    worker = make_pool().start_worker(0, wait=False, **{key: value})
+    assert worker.wait() == 78
+    assert any(key in line and value in line for line in worker.lines)

@@ -42,8 +42,10 @@ enum cnvml_value {
     CNVML_SLOWDOWN_TEMPERATURE,
     /// Milliwatt
     CNVML_POWER,
-    /// Milliwatt
+    /// Milliwatt: the limit in force
     CNVML_POWER_CAP,
+    /// Milliwatt: the limit that was set
+    CNVML_POWER_LIMIT,
     /// Percent of full speed
     CNVML_FAN,
     /// MHz
@@ -68,6 +70,11 @@ int cnvml_value(struct cnvml *library, struct cnvml_device *device, enum cnvml_v
 
 /// Bytes of VRAM, all and in use (with what the driver keeps for itself).
 int cnvml_vram(struct cnvml *library, struct cnvml_device *device, uint64_t *total, uint64_t *used);
+
+/// The limits that cnvml_set_power_limit takes, in milliwatt.
+int cnvml_power_limits(struct cnvml *library, struct cnvml_device *device, uint64_t *least, uint64_t *most);
+/// Sets the limit of the card's power in milliwatt; needs root. It lasts until the driver lets go of the card.
+int cnvml_set_power_limit(struct cnvml *library, struct cnvml_device *device, uint64_t milliwatts);
 
 struct cnvml_process {
     uint32_t pid;
