@@ -10,6 +10,7 @@ import WireJSON
 ///     gpu-probe list | json | env N | policy N
 ///     gpu-probe sample N         a sample for each line of stdin; the line holds the pids to watch
 ///     gpu-probe soak N COUNT     COUNT samples, and what they cost
+///     gpu-probe uevents          what the kernel has said of cards, for each line of stdin
 ///
 /// ROOT names the root of what is installed, GPU_PINS and GPU_EXCLUDE the cards.
 @main
@@ -25,6 +26,7 @@ struct GPUProbe {
     }
 
     private static func run(_ arguments: [String]) async throws(InventoryError) {
+        if arguments.dropFirst().first == "uevents" { return uevents() }
         let paths = SystemPaths(root: variable("ROOT"))
         let rules = try InventoryRules(pins: words("GPU_PINS"), exclude: words("GPU_EXCLUDE"))
         let inventory = CardInventory.scan(rules: rules, paths: paths)
@@ -41,6 +43,29 @@ struct GPUProbe {
         case "sample": await samples(of: try card(), paths: paths)
         case "soak": await soak(try card(), count: arguments.count > 3 ? Int(arguments[3]) ?? 0 : 0)
         default: exit(64)
+        }
+    }
+
+    /// Says "listening" first.
+    private static func uevents() {
+        let socket: UEventSocket
+        do throws(SensorFault) {
+            socket = try UEventSocket()
+        } catch {
+            print("cannot listen: \(error)")
+            exit(69)
+        }
+        print("listening")
+        fflush(nil)
+        while readLine() != nil {
+            let heard = socket.take().map { event -> JSON in
+                var object: JSONObject = ["action": .string(event.properties["ACTION"] ?? "")]
+                object["pci"] = event.address.map { .string($0.description) }
+                object["severity"] = event.finding.map { .string($0.severity.rawValue) }
+                return .object(object)
+            }
+            print(String(decoding: JSON.array(heard).encoded(), as: UTF8.self))
+            fflush(nil)
         }
     }
 
