@@ -58,8 +58,9 @@ class FakeRig:
         self.environment = made
         self.binds: list[str] = []
         for number, directory in enumerate(self.directories):
-            call("chmod", "-R", "a+rX", directory)
-            self.binds.append(f"--bind-ro={directory}:/opt/rig{number}")
+            # The workers' user opens the cards' nodes for writing, as it may by its groups on a real machine.
+            call("chmod", "-R", "a+rwX", directory)
+            self.binds.append(f"--bind={directory}:/opt/rig{number}")
             self.environment = {
                 key: value.replace(str(directory), f"/opt/rig{number}") for key, value in self.environment.items()
             }
