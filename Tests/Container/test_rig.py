@@ -67,6 +67,10 @@ def runbook(kind: str) -> list[str]:
 def test_the_runbook_installs_a_pool_that_passes_its_smoke_test(rig: Container) -> None:
     environment = "".join(f'{key}="{value}"\n' for key, value in rig.rig.environment.items())
     (rig.root / "etc/default/gpu-worker").write_text(environment)
+    # Real nodes stand in /dev; those of the made-up cards stand where the unit may write nothing.
+    drop_in = rig.root / "etc/systemd/system/gpu-worker@.service.d/made-up-rig.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nReadWritePaths=/opt/rig0\n")
     for command in runbook("install"):
         told = rig.shell(f"cd /packages/1 && {command}", fake_rig=not command.startswith("apt"))
     print(told)
