@@ -19,9 +19,7 @@ final class CardKeeper: Sendable {
         var day: DayCycle
         /// The last hold, so that a change is told to people once.
         var hold: CardHold?
-        var isLooking = false
-        /// Somebody wanted a look while one was under way.
-        var isWantedAgain = false
+        var lastLook: Task<Void, Never>?
     }
 
     /// - Parameter command: what a probe runs besides asking the driver.
@@ -69,30 +67,29 @@ final class CardKeeper: Sendable {
         return report
     }
 
-    /// Looks at the card now, and tells the pool; while somebody else does, has it done once more after that.
-    func look() async {
-        let isFree = state.withLock { state in
-            state.isWantedAgain = state.isLooking
-            defer { state.isLooking = true }
-            return !state.isLooking
-        }
-        guard isFree else { return }
-        repeat { await lookOnce() } while isWantedAgain()
+    /// Looks at the card now, and tells the pool.
+    func look() async { await look(tells: { _ in true }) }
+
+    /// Looks at the card after a job has failed, and tells the pool when something is wrong -> `examined`.
+    func examine(_ attempt: AttemptID) async {
+        await look { $0.fault != nil || $0.hold != nil }
+        mailbox.sendOutcome(.examined(attempt))
     }
 
-    private func isWantedAgain() -> Bool {
-        state.withLock { state in
-            defer { state.isWantedAgain = false }
-            state.isLooking = state.isWantedAgain
-            return state.isWantedAgain
+    /// One look after the other: a second sweep over the sensors would disturb the first.
+    private func look(tells: @escaping @Sendable (DeviceReport) -> Bool) async {
+        let look = state.withLock { state in
+            let before = state.lastLook
+            let look = Task {
+                await before?.value
+                let report = await report(jobs: await launcher.jobsByProcess())
+                note(report)
+                if tells(report) { context.tell("metrics", report.metrics) }
+            }
+            state.lastLook = look
+            return look
         }
-    }
-
-    private func lookOnce() async {
-        let jobs = await launcher.jobsByProcess()
-        let report = await report(jobs: jobs)
-        note(report)
-        context.tell("metrics", report.metrics)
+        await look.value
     }
 
     private func note(_ report: DeviceReport) {

@@ -71,6 +71,7 @@ struct WorkerShell: Sendable {
         case .start(let attempt, let record): group.addTask { await launcher.start(attempt, record) }
         case .terminate(let attempt): launcher.terminate(attempt)
         case .kill(let attempt): launcher.kill(attempt)
+        case .examine(let attempt): group.addTask { await keeper.examine(attempt) }
         case .report(let report): group.addTask { await launcher.report(report) }
         case .tell(let attempt, let events): group.addTask { await tell(attempt, events) }
         case .refuse(let event, let messageID, let token):

@@ -15,6 +15,8 @@ struct Attempt: Sendable {
         case terminating
         /// SIGKILL was sent.
         case killing
+        /// The process has failed by itself; the card is looked at, whether it was the card's fault.
+        case examining
         /// The process is gone; the report goes to disk, the output to the bus.
         case reporting
         /// The write that ends it is under way.
@@ -65,8 +67,12 @@ struct Attempt: Sendable {
     /// When the next step is due that nothing but time brings.
     var due: Timestamp?
     var startedAt: Timestamp?
+    /// How long its process has run, once it has ended.
+    var ranFor: Duration?
     var directory = ""
     var stop: StopCause?
+    /// How its process ended, while the card is being looked at.
+    var end: ProcessEnd?
     var ending = Ending.outcome
     var report: AttemptReport?
     /// The revision that is being written.
@@ -75,7 +81,7 @@ struct Attempt: Sendable {
     /// Whether it takes one of the slots.
     var isOccupying: Bool {
         switch phase {
-        case .claiming, .starting, .running, .terminating, .killing: true
+        case .claiming, .starting, .running, .terminating, .killing, .examining: true
         case .preparing, .ready, .reporting, .committing, .pausing, .telling, .recovering: false
         }
     }
@@ -87,7 +93,7 @@ struct Attempt: Sendable {
     /// state running.
     var isOurs: Bool {
         switch phase {
-        case .claiming, .starting, .running, .terminating, .killing, .reporting: true
+        case .claiming, .starting, .running, .terminating, .killing, .examining, .reporting: true
         case .committing, .pausing: ending != .reject
         case .preparing, .ready, .telling, .recovering: false
         }

@@ -32,6 +32,8 @@ package enum WorkerAction: Sendable, Equatable {
     case terminate(AttemptID)
     /// SIGKILL to everything of it.
     case kill(AttemptID)
+    /// Look at the card -> `cardHeld`, perhaps `cardFailed`, and then `examined`
+    case examine(AttemptID)
     /// Write the report to disk, wait for the output to be sent -> `reported`
     case report(AttemptReport)
     /// Store the events, one after the other -> `told`

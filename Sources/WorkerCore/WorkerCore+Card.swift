@@ -10,12 +10,22 @@ extension WorkerCore {
         self.hold = hold
         guard let hold else { return }
         giveBackWaiting()
-        if let code = hold.endsJobs { endRunning(because: .givenBack(code, reason: hold.reason), at: now) }
+        guard let code = hold.endsJobs else { return }
+        endRunning(because: .givenBack(code, reason: hold.reason), at: now)
+        if code == .cardFailed { excuseFailed(hold.reason) }
     }
 
     /// The card had a fault that spoils what runs on it, and may be used again.
     mutating func cardFailed(_ reason: String, at now: Timestamp) {
         endRunning(because: .givenBack(.cardFailed, reason: reason), at: now)
+        excuseFailed(reason)
+    }
+
+    /// What has failed just before a fault of the card was seen has failed by it.
+    private mutating func excuseFailed(_ reason: String) {
+        for id in attempts.values.filter({ $0.phase == .examining }).map(\.id) {
+            attempts[id]?.stop = .givenBack(.cardFailed, reason: reason)
+        }
     }
 
     /// Ends every attempt whose process has been started, in the order of their arrival.

@@ -36,8 +36,8 @@ extension WorkerCore {
         switch attempt.phase {
         case .claiming: claimEnded(id, outcome, at: now)
         case .committing: commitEnded(id, outcome, at: now)
-        case .preparing, .ready, .starting, .running, .terminating, .killing, .reporting, .pausing, .telling,
-            .recovering:
+        case .preparing, .ready, .starting, .running, .terminating, .killing, .examining, .reporting, .pausing,
+            .telling, .recovering:
             break
         }
     }

@@ -31,8 +31,8 @@ extension WorkerCore {
     /// Makes the process end: TERM, and KILL after the grace.
     mutating func end(_ id: AttemptID, because cause: Attempt.StopCause, at now: Timestamp) {
         guard let attempt = attempts[id] else { return }
-        // The first cause counts: a job that outran its time was not cancelled.
-        if attempt.stop == nil { attempts[id]?.stop = cause }
+        // The first cause counts: a job that outran its time was not cancelled, and one that has failed neither.
+        if attempt.stop == nil, attempt.phase != .examining { attempts[id]?.stop = cause }
         guard attempt.phase == .running else { return }
         attempts[id]?.phase = .terminating
         attempts[id]?.due = now + policy.grace
@@ -48,7 +48,9 @@ extension WorkerCore {
             attempts[id]?.phase = .killing
             actions.append(.kill(id))
         case .pausing: commit(id, at: now)
-        case .preparing, .ready, .claiming, .starting, .killing, .reporting, .committing, .telling, .recovering: break
+        case .preparing, .ready, .claiming, .starting, .killing, .examining, .reporting, .committing, .telling,
+            .recovering:
+            break
         }
     }
 
@@ -56,7 +58,7 @@ extension WorkerCore {
         guard let attempt = attempts[id] else { return }
         switch attempt.phase {
         case .starting, .running, .terminating, .killing: break
-        case .preparing, .ready, .claiming, .reporting, .committing, .pausing, .telling, .recovering: return
+        case .preparing, .ready, .claiming, .examining, .reporting, .committing, .pausing, .telling, .recovering: return
         }
         attempts[id]?.due = nil
         for remark in end.remarks { actions.append(.notice("job \(attempt.job): \(remark)")) }
@@ -69,8 +71,28 @@ extension WorkerCore {
                 )
             )
         }
+        attempts[id]?.ranFor = attempt.startedAt.map { now - $0 }
+        if attempt.stop == nil, end.exit.isFailureOfItsOwn {
+            attempts[id]?.phase = .examining
+            attempts[id]?.end = end
+            actions.append(.examine(id))
+        } else {
+            conclude(id, end, at: now)
+        }
+    }
+
+    /// The card was looked at after the process had failed: a fault of the card, which has come before as an event,
+    /// makes the failure the card's and not the job's.
+    mutating func examined(_ id: AttemptID, at now: Timestamp) {
+        guard let attempt = attempts[id], attempt.phase == .examining, let end = attempt.end else { return }
+        attempts[id]?.end = nil
+        conclude(id, end, at: now)
+    }
+
+    private mutating func conclude(_ id: AttemptID, _ end: ProcessEnd, at now: Timestamp) {
+        guard let attempt = attempts[id] else { return }
         var outcome = Self.outcome(of: end, stopped: attempt.stop, limit: timeout(of: attempt))
-        outcome.duration = attempt.startedAt.map { now - $0 }
+        outcome.duration = attempt.ranFor
         outcome.standardOutputTail = end.standardOutput.tail
         outcome.standardErrorTail = end.standardError.tail
         if case .givenBack = attempt.stop { attempts[id]?.ending = .lose }
@@ -189,9 +211,20 @@ extension WorkerCore {
             }
             attempts[id]?.revision = revision
             if revision.record.cancelRequested { end(id, because: .cancelled, at: now) }
-        case .preparing, .ready, .claiming, .starting, .terminating, .killing, .reporting, .committing, .pausing,
-            .telling:
+        case .preparing, .ready, .claiming, .starting, .terminating, .killing, .examining, .reporting, .committing,
+            .pausing, .telling:
             break
+        }
+    }
+}
+
+extension ProcessEnd.Exit {
+    /// Whether the process may have failed because its card did.
+    fileprivate var isFailureOfItsOwn: Bool {
+        switch self {
+        case .code(let status): status != 0
+        case .signal: true
+        case .unkillable: false
         }
     }
 }

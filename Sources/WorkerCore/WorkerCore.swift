@@ -53,6 +53,7 @@ package struct WorkerCore: Sendable {
         case .started(let id, let directory): started(id, directory, at: now)
         case .startFailed(let id, let code, let reason): startFailed(id, code, reason, at: now)
         case .ended(let id, let end): ended(id, end, at: now)
+        case .examined(let id): examined(id, at: now)
         case .reported(let id): reported(id, at: now)
         case .told(let id): told(id)
         case .cancelAsked(let job, let id, let token): cancelAsked(job, id, token, at: now)

@@ -112,6 +112,8 @@ package enum WorkerEvent: Sendable {
     /// No process was started: `spawn` or `worker_fault`.
     case startFailed(AttemptID, FailureCode, reason: String)
     case ended(AttemptID, ProcessEnd)
+    /// The card was looked at; what was found has come before as `cardHeld` and `cardFailed`.
+    case examined(AttemptID)
     /// The report is on the disk and the output has been sent.
     case reported(AttemptID)
     /// The events of the attempt are stored.

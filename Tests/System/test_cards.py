@@ -1,5 +1,7 @@
 """Workers of made-up cards: heat, sickness, and what the leader asks of them."""
 
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -89,6 +91,21 @@ def test_a_job_on_a_card_that_is_lost_ends_well_on_another(make_pool, make_rig, 
     assert pipe.line() == f"started {1 - first}"
     record = pool.record(task_id)
     assert record["tries"] == 2 and record["lost"] == 1
+
+
+def test_a_job_that_fails_with_its_card_is_not_to_blame(make_pool, make_rig, task_id: str, pipe: Pipe):
+    # The next look by the clock comes too late for this job.
+    pool, rig = make_pool(METRICS_SEC=300, METRICS_TTL_SEC=600), make_rig("1xgtx1660")
+    pool.start_maestro()
+    pool.start_worker(0, **rig.environment)
+    job = sleeping_job(task_id, pipe, max_retries=0)
+    pool.bus.submit(**job | {"shell": f"trap 'exit 9' USR1; echo $$ > {pipe}; while :; do sleep 0.05; done"})
+    pid = int(pipe.line())
+    rig.nvml(0, "return", 15)
+    os.kill(pid, signal.SIGUSR1)
+    error = pool.events.wait("gpu.task.err", task_id=task_id).json
+    assert error["code"] == "card_failed" and error["data"]["returncode"] == 9
+    assert pool.events.wait("gpu.worker.metrics", count=2).json["hold"]["code"] == "unhealthy"
 
 
 def test_only_a_probe_ends_a_sickness(make_pool, make_rig, task_id: str):

@@ -161,6 +161,8 @@ final class Bench {
     func end(_ started: Started, _ exit: ProcessEnd.Exit, output: String = "") throws -> [OutgoingEvent] {
         let kept = AttemptReport.Output(bytes: Array(output.utf8), totalBytes: UInt64(output.utf8.count))
         handle(.ended(started.attempt, ProcessEnd(exit: exit, standardOutput: kept)))
+        // The card is well.
+        if take(.examine(started.attempt)) { handle(.examined(started.attempt)) }
         return try conclude(started)
     }
 

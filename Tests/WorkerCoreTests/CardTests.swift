@@ -98,6 +98,51 @@ struct CardTests {
         _ = try bench.run("b")
     }
 
+    /// The job noticed first that its card was gone.
+    @Test func whatFailsWithItsCardHasNotFailedByItself() throws {
+        let bench = try Bench.serving()
+        let started = try bench.run("a", retries: 0)
+        bench.handle(.ended(started.attempt, ProcessEnd(exit: .code(1))))
+        #expect(bench.take(.examine(started.attempt)))
+        #expect(bench.core.running.map(\.attempt) == [started.attempt])
+        bench.handle(.cardHeld(unhealthy))
+        bench.handle(.examined(started.attempt))
+        #expect(try bench.conclude(started).words == ["error card_failed"])
+        let record = try #require(bench.records[started.job]).record
+        #expect(record.state == .enqueued && record.failures == 0 && record.reason == unhealthy.reason)
+    }
+
+    @Test func aPassingFaultExcusesWhatHasJustFailed() throws {
+        let bench = try Bench.serving()
+        let started = try bench.run("a", retries: 0)
+        bench.handle(.ended(started.attempt, ProcessEnd(exit: .signal(6))))
+        #expect(bench.take(.examine(started.attempt)))
+        bench.handle(.cardFailed(reason: "the card was reset"))
+        bench.handle(.examined(started.attempt))
+        #expect(try bench.conclude(started).words == ["error card_failed"])
+    }
+
+    /// Heat excuses nothing: a job that ended by itself was not ended for it.
+    @Test(arguments: [nil, CardHold(.overheated, reason: "hot"), CardHold(.sensor, reason: "silent")] as [CardHold?])
+    func whatFailsOnACardThatIsWellHasFailed(hold: CardHold?) throws {
+        let bench = try Bench.serving()
+        let started = try bench.run("a", retries: 0)
+        bench.handle(.ended(started.attempt, ProcessEnd(exit: .code(1))))
+        bench.handle(.cardHeld(hold))
+        // Nor is it cancelled any more, or drained.
+        bench.handle(.cancelAsked(started.job, started.attempt, RequestToken(1)))
+        #expect(bench.take(.examine(started.attempt)))
+        bench.handle(.examined(started.attempt))
+        #expect(try bench.conclude(started).words == ["error exit", "result failed"])
+    }
+
+    @Test func aSuccessIsNotExamined() throws {
+        let bench = try Bench.serving()
+        let started = try bench.run("a")
+        bench.handle(.ended(started.attempt, ProcessEnd(exit: .code(0))))
+        #expect(!bench.todo.contains(.examine(started.attempt)))
+    }
+
     @Test func theFirstCauseCounts() throws {
         let bench = try Bench.serving()
         let started = try bench.run("a", timeout: .seconds(10), retries: 0)

@@ -148,6 +148,9 @@ private struct Walk {
         case .terminate(let attempt) where chance.next() % 2 == 0, .kill(let attempt):
             guard processes.removeValue(forKey: attempt) != nil else { return }
             bench.handle(.ended(attempt, ProcessEnd(exit: .signal(9))))
+        case .examine(let attempt):
+            if chance.next() % 4 == 0 { changeTheCard() }
+            bench.handle(.examined(attempt))
         case .report(let report): bench.handle(.reported(report.attempt))
         case .tell(let attempt, let events):
             #expect(bench.records.values.allSatisfy { $0.record.attempt != attempt || $0.record.state != .running })
