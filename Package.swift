@@ -37,6 +37,8 @@ let package = Package(
         .executable(name: "gpu-worker", targets: ["GPUWorker"]),
         .executable(name: "maestro", targets: ["Maestro"]),
         .executable(name: "maestroctl", targets: ["MaestroCtl"]),
+        // For trying and testing without graphics cards: not part of the packages.
+        .executable(name: "fake-rig", targets: ["FakeRigTool"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

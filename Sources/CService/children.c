@@ -26,10 +26,13 @@ static int answer_errno = 0;
 static void become(const struct service_child *child, pid_t parent, int report) {
     if (child->has_own_group) {
         setpgid(0, 0);
-        int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (null >= 0) {
-            dup2(null, STDIN_FILENO);
-        }
+    }
+    int input = child->input;
+    if (input < 0 && child->has_own_group) {
+        input = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    }
+    if (input >= 0) {
+        dup2(input, STDIN_FILENO);
     }
     if (child->signal_at_our_death != 0) {
         prctl(PR_SET_PDEATHSIG, child->signal_at_our_death);

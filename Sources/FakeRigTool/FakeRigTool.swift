@@ -1,13 +1,14 @@
 import FakeRig
 import Foundation
 
-/// Makes up a machine with graphics cards for programs in other languages:
+/// Makes up a machine with graphics cards for other programs:
 ///
-///     fake-rig 12xrx580,8xgtx1660 [SEED]
+///     fake-rig 12xrx580,8xgtx1660 [SEED] [--alive]
 ///
 /// prints one line of JSON, `{"root":…,"environment":{…},"cards":[{"pci":…,"kind":…},…]}`, then carries out the
 /// commands that come on stdin, a line each, and answers each by a line, `ok` or what was wrong. It removes the
-/// machine when its stdin ends. The cards are not real: nothing computes on them.
+/// machine when its stdin ends. With `--alive` the readings move a little by themselves. The cards are not real: nothing
+/// computes on them.
 ///
 ///     set CARD ATTRIBUTE VALUE        a file of the card's PCI device: gpu_busy_percent, hwmon/temp1_input
 ///     fault CARD ATTRIBUTE [FAULT]    its reads fail ("errno 5") or are slow ("delay 3000"); without FAULT no longer
@@ -29,18 +30,23 @@ struct FakeRigTool {
     }
 
     private static func run(_ arguments: [String]) throws {
-        let cards = try FakeCard.rig(
-            arguments.first ?? "",
-            seed: arguments.dropFirst().first.flatMap { UInt64($0) } ?? 1
-        )
+        let words = arguments.filter { $0 != "--alive" }
+        let seed = words.dropFirst().first.flatMap { UInt64($0) } ?? 1
+        let cards = try FakeCard.rig(words.first ?? "", seed: seed)
         let rig = try FakeRig(cards)
+        var life = arguments.contains("--alive") ? FakeLife(cards, seed: seed) : nil
         let listed = cards.map { ["pci": $0.address, "kind": $0.kind.rawValue] }
         let made: [String: Any] = ["root": rig.root.path, "environment": rig.environment, "cards": listed]
         FileHandle.standardOutput.write(try JSONSerialization.data(withJSONObject: made) + Data("\n".utf8))
-        while let line = readLine() {
-            FileHandle.standardOutput.write(Data((answer(to: line, rig, cards) + "\n").utf8))
+        var input = CommandInput()
+        while true {
+            switch input.next(within: life == nil ? nil : FakeLife.step) {
+            case .line(let line):
+                FileHandle.standardOutput.write(Data((answer(to: line, rig, cards) + "\n").utf8))
+            case .nothing: try life?.advance(rig)
+            case .end: return withExtendedLifetime(rig) {}
+            }
         }
-        withExtendedLifetime(rig) {}
     }
 
     private static func answer(to line: String, _ rig: FakeRig, _ cards: [FakeCard]) -> String {

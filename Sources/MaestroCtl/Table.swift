@@ -1,8 +1,17 @@
-/// A table for people: aligned columns, the last one cut so that a line fits.
+/// A table for people: aligned columns, those with free text cut so that a line fits.
 struct Table {
     struct Column {
         var title: String
         var isNumber = false
+        /// Whether its cells may be cut.
+        var isElastic = false
+    }
+
+    /// What becomes of a last column that does not fit.
+    enum Overflow {
+        case cut
+        /// It goes on in further lines.
+        case wrapped
     }
 
     struct Cell: ExpressibleByStringLiteral, ExpressibleByStringInterpolation {
@@ -17,39 +26,62 @@ struct Table {
         init(stringLiteral value: String) { self.init(value) }
     }
 
-    let columns: [Column]
+    private(set) var columns: [Column]
     private(set) var rows: [[Cell]] = []
 
-    init(_ columns: [Column]) { self.columns = columns }
-
-    /// - Parameter titles: a title that begins with `>` is of a column of numbers.
+    /// - Parameter titles: a title that begins with `>` is of a column of numbers, one that begins with `~` of a column
+    ///   that may be cut; the last one may be where no other is marked so.
     init(titles: String...) {
-        columns = titles.map {
-            $0.hasPrefix(">") ? Column(title: String($0.dropFirst()), isNumber: true) : Column(title: $0)
+        columns = titles.map { title in
+            switch title.first {
+            case ">": Column(title: String(title.dropFirst()), isNumber: true)
+            case "~": Column(title: String(title.dropFirst()), isElastic: true)
+            default: Column(title: title)
+            }
         }
+        if !columns.contains(where: \.isElastic), let last = columns.indices.last { columns[last].isElastic = true }
     }
 
     /// - Parameter row: one cell for each column.
     mutating func add(_ row: [Cell]) { rows.append(row) }
 
-    /// The lines of the table, none wider than `width` as long as all but the last column fit.
-    func lines(width: Int, paint: Paint) -> [String] {
+    /// The lines of the table, none wider than `width` as long as the columns that are not cut fit.
+    func lines(width: Int, paint: Paint, overflow: Overflow = .cut) -> [String] {
+        let widths = widths(within: width)
+        let header = columns.map { Cell($0.title, .grey) }
+        return ([header] + rows).flatMap { row -> [String] in
+            guard overflow == .wrapped, let last = row.last, row.count == columns.count else {
+                return [line(row, widths, paint)]
+            }
+            let pieces = Printable.wrapped(last.text, to: widths.last ?? width)
+            let rest = widths.dropLast().reduce(0) { $0 + $1 + 2 }
+            let first = line(row.dropLast() + [Cell(pieces.first ?? "", last.colour)], widths, paint)
+            return [first]
+                + pieces.dropFirst().map { String(repeating: " ", count: rest) + paint($0, last.colour) }
+        }
+    }
+
+    /// The width of each column: as wide as its widest cell, the elastic ones narrower where the line is too long.
+    private func widths(within width: Int) -> [Int] {
         var widths = columns.indices.map { index in
             rows.reduce(columns[index].title.count) { max($0, index < $1.count ? $1[index].text.count : 0) }
         }
-        let fixed = widths.dropLast().reduce(0) { $0 + $1 + 2 }
-        if let last = widths.indices.last {
-            widths[last] = min(widths[last], max(columns[last].title.count, width - fixed))
+        var excess = widths.reduce(0, +) + 2 * (widths.count - 1) - width
+        while excess > 0 {
+            let widest = columns.indices.filter { columns[$0].isElastic && widths[$0] > columns[$0].title.count }
+                .max { (widths[$0], -$0) < (widths[$1], -$1) }
+            guard let widest else { break }
+            widths[widest] -= 1
+            excess -= 1
         }
-        let header = columns.map { Cell($0.title, .grey) }
-        return ([header] + rows).map { line($0, widths, paint) }
+        return widths
     }
 
     private func line(_ row: [Cell], _ widths: [Int], _ paint: Paint) -> String {
         var line = ""
         for (index, cell) in row.enumerated() where index < widths.count {
             let isLast = index == widths.count - 1
-            let text = Printable.shortened(cell.text, to: widths[index], isCut: isLast)
+            let text = Printable.shortened(cell.text, to: widths[index], isCut: columns[index].isElastic)
             let padding = String(repeating: " ", count: max(0, widths[index] - text.count))
             let painted = paint(text, cell.colour)
             if columns[index].isNumber {
@@ -80,6 +112,27 @@ enum Printable {
     static func shortened(_ text: String, to width: Int, isCut: Bool = true) -> String {
         guard isCut, text.count > width else { return text }
         return width > 1 ? text.prefix(width - 1) + "…" : String(text.prefix(width))
+    }
+
+    /// Text in lines of at most `width` characters, broken between words where that is possible; at least one line.
+    static func wrapped(_ text: String, to width: Int) -> [String] {
+        let width = max(1, width)
+        var lines: [String] = []
+        var line = ""
+        for word in text.split(separator: " ") {
+            var word = word
+            if !line.isEmpty, line.count + 1 + word.count > width {
+                lines.append(line)
+                line = ""
+            }
+            while word.count > width {
+                lines.append(String(word.prefix(width)))
+                word = word.dropFirst(width)
+            }
+            line += line.isEmpty ? String(word) : " \(word)"
+        }
+        if !line.isEmpty || lines.isEmpty { lines.append(line) }
+        return lines
     }
 
     /// How long something took or is ago, in at most six characters: `0.25s`, `12.3s`, `4m05s`, `3h12m`, `9d04h`.

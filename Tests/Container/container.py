@@ -50,7 +50,7 @@ class FakeRig:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [BIN_DIR / "FakeRigTool", "4xrx580"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [BIN_DIR / "fake-rig", "4xrx580"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout
         made: dict[str, str] = json.loads(self.process.stdout.readline())["environment"]

@@ -13,8 +13,8 @@ package final class FakeLibraries: Sendable {
         case missing
     }
 
-    /// Why they could not be compiled.
-    package struct CompilationFailed: Error, CustomStringConvertible {
+    /// Why they could not be compiled or loaded.
+    package struct Unusable: Error, CustomStringConvertible {
         package let description: String
     }
 
@@ -47,7 +47,28 @@ package final class FakeLibraries: Sendable {
         try FileManager.default.copyItem(at: preload, to: foreign.appending(path: "libnvidia-ml.so.1"))
         directories[.foreign] = foreign
         self.directories = directories
+        try checkLoading()
     }
+
+    /// Makes sure that programs will see the made-up machine: without umockdev's library they would see the real one, and
+    /// the loader only warns.
+    private func checkLoading() throws {
+        let program = Process()
+        program.executableURL = URL(filePath: "/bin/true")
+        program.environment = ["LD_PRELOAD": preloaded]
+        let output = Pipe()
+        program.standardError = output
+        try program.run()
+        let warnings = try output.fileHandleForReading.readToEnd() ?? Data()
+        program.waitUntilExit()
+        guard warnings.isEmpty else {
+            let text = String(decoding: warnings, as: UTF8.self)
+            throw Unusable(description: "the libraries cannot be loaded (apt install umockdev): \(text)")
+        }
+    }
+
+    /// What LD_PRELOAD must hold.
+    var preloaded: String { "\(preload.path) libumockdev-preload.so.0" }
 
     private static func removeHome() {
         do {
@@ -67,7 +88,7 @@ package final class FakeLibraries: Sendable {
         let message = try output.fileHandleForReading.readToEnd() ?? Data()
         compiler.waitUntilExit()
         guard compiler.terminationStatus == 0 else {
-            throw CompilationFailed(description: "cc \(source.path): \(String(decoding: message, as: UTF8.self))")
+            throw Unusable(description: "cc \(source.path): \(String(decoding: message, as: UTF8.self))")
         }
     }
 }

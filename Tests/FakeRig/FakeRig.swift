@@ -1,7 +1,7 @@
 import Foundation
 
 /// A made-up machine with graphics cards: a tree of sysfs and device files, and two libraries that make libpci,
-/// libdrm, amdgpu and NVML take it for real. The cards are not real; nothing computes on them.
+/// libdrm, amdgpu and NVML take it for real. The cards are not real; nothing computes on them, and their names say so.
 ///
 /// Programs see it when they are started with ``environment``. Attributes, faults and NVML's answers may change
 /// while they run.
@@ -37,7 +37,7 @@ package final class FakeRig {
     package var environment: [String: String] {
         var environment = [
             "UMOCKDEV_DIR": root.path,
-            "LD_PRELOAD": "\(libraries.preload.path) libumockdev-preload.so.0",
+            "LD_PRELOAD": libraries.preloaded,
             "FAKE_NVML_DIR": root.appending(path: "nvml").path,
             "ROOT": root.path,
         ]
@@ -80,6 +80,11 @@ package final class FakeRig {
     package func pull(_ card: FakeCard) throws {
         try FileManager.default.removeItem(at: root.appending(path: "sys/bus/pci/devices/\(card.address)"))
         try FileManager.default.removeItem(at: root.appending(path: device(card)))
+    }
+
+    /// Whether the card is there: false once it was pulled.
+    package func has(_ card: FakeCard) -> Bool {
+        FileManager.default.fileExists(atPath: root.appending(path: device(card)).path)
     }
 
     /// Installs a file of the made-up machine, such as "etc/OpenCL/vendors/nvidia.icd".
@@ -167,11 +172,11 @@ package final class FakeRig {
     }
 
     private func addNVIDIA(_ card: FakeCard) throws {
-        let (name, vram) = card.kind == .gtx1660 ? ("NVIDIA GeForce GTX 1660", 6) : ("NVIDIA GeForce GTX 1060 6GB", 6)
+        let (name, vram) = card.kind == .gtx1660 ? ("GTX 1660", 6) : ("GTX 1060 6GB", 6)
         for (key, value) in [
-            ("name", name), ("uuid", card.uuid), ("minor", "\(card.cardNumber)"), ("busy", "37"), ("temperature", "61"),
-            ("shutdown", "98"), ("slowdown", "95"), ("power", "71000"), ("power_cap", "120000"), ("power_min", "70000"),
-            ("power_max", "130000"), ("fan", "44"),
+            ("name", "NVIDIA GeForce \(name) (fake)"), ("uuid", card.uuid), ("minor", "\(card.cardNumber)"),
+            ("busy", "37"), ("temperature", "61"), ("shutdown", "98"), ("slowdown", "95"), ("power", "71000"),
+            ("power_cap", "120000"), ("power_min", "70000"), ("power_max", "130000"), ("fan", "44"),
             ("core_clock", "1830"), ("memory_clock", "4001"), ("throttle", "0"), ("link_width", "1"),
             ("max_link_width", "16"), ("link_generation", "3"), ("vram_total", "\(vram << 30)"),
             ("vram_used", "536870912"),

@@ -1,6 +1,7 @@
 // Loaded before a program (LD_PRELOAD, in front of umockdev's preload library): makes the empty files below
 // $UMOCKDEV_DIR/dev/dri answer as render nodes of amdgpu, and reads of any file below $UMOCKDEV_DIR fail or take
-// their time on demand. What it answers stands in files, so that a test can change it while the program runs:
+// their time on demand. Cards are called "… (fake)". What it answers stands in files, so that a test can change it while
+// the program runs:
 //
 //   ioctl/<node>/<key>       a number that the driver tells; "errno" makes every ioctl of the node fail
 //   fault/<path>             "errno N" or "delay MILLISECONDS" for reads of <path>
@@ -12,6 +13,7 @@
 #include <drm.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pci/pci.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -246,3 +248,34 @@ static int open_node(const char *path, int flags) {
 
 OPEN(open)
 OPEN(open64)
+
+// MARK: names
+
+#define MARK "(fake)"
+
+/// What libpci calls a vendor or a device, devices with the mark.
+char *pci_lookup_name(struct pci_access *access, char *buffer, int size, int flags, ...) {
+    char *(*next)(struct pci_access *, char *, int, int, ...) = dlsym(RTLD_NEXT, "pci_lookup_name");
+    va_list arguments;
+    va_start(arguments, flags);
+    int vendor = va_arg(arguments, int);
+    int device = flags & PCI_LOOKUP_DEVICE ? va_arg(arguments, int) : 0;
+    va_end(arguments);
+    char *name = next(access, buffer, size, flags, vendor, device);
+    if (!rig() || !(flags & PCI_LOOKUP_DEVICE)) return name;
+    char marked[256];
+    int room = size - (int)sizeof " " MARK;
+    snprintf(marked, sizeof marked, "%.*s%s" MARK, room < 0 ? 0 : room, name ? name : "", name && *name ? " " : "");
+    snprintf(buffer, (size_t)size, "%s", marked);
+    return buffer;
+}
+
+/// What libdrm calls an AMD card, with the mark.
+const char *amdgpu_get_marketing_name(void *device) {
+    const char *(*next)(void *) = dlsym(RTLD_NEXT, "amdgpu_get_marketing_name");
+    const char *name = next ? next(device) : NULL;
+    if (!rig() || !name) return name;
+    static _Thread_local char marked[256];
+    snprintf(marked, sizeof marked, "%s " MARK, name);
+    return marked;
+}

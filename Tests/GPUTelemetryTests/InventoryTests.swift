@@ -37,7 +37,7 @@ struct InventoryTests {
                 #expect(facts["driver_version"]?.stringValue == "535.183.01")
                 #expect(facts["temp_critical_c"]?.doubleValue == 95)
                 #expect(facts["temp_emergency_c"]?.doubleValue == 98)
-                #expect(facts["card"]?.stringValue == "NVIDIA GeForce GTX 1660")
+                #expect(facts["card"]?.stringValue == "NVIDIA GeForce GTX 1660 (fake)")
             }
         }
     }

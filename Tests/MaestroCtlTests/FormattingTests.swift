@@ -20,6 +20,29 @@ struct FormattingTests {
         #expect(lines[2].hasSuffix("x…"))
     }
 
+    @Test func theWidestOfTheElasticColumnsIsCutFirst() {
+        var table = Table(titles: "CARD", "~MODEL", "~JOB", ">SINCE")
+        table.add(["0", "a rather long model", Table.Cell(String(repeating: "j", count: 40)), "5.00s"])
+        let line = table.lines(width: 40, paint: plain)[1]
+        #expect(line == "0     a rather lo…  jjjjjjjjjjjj…  5.00s")
+        #expect(line.count == 40)
+    }
+
+    @Test func aLastColumnMayGoOnInFurtherLines() {
+        var table = Table(titles: "CARD", "BECAUSE")
+        table.add(["7", "hot: 81 °C, from 78 °C on it gets no job"])
+        let lines = table.lines(width: 26, paint: plain, overflow: .wrapped)
+        #expect(lines == ["CARD  BECAUSE", "7     hot: 81 °C, from 78", "      °C on it gets no job"])
+    }
+
+    @Test(arguments: [
+        ("", 10, [""]), ("one two", 7, ["one two"]), ("one two", 6, ["one", "two"]),
+        ("abcdefgh ij", 3, ["abc", "def", "gh", "ij"]), ("a  b", 10, ["a b"]), ("ab", 0, ["a", "b"]),
+    ])
+    func textIsBrokenBetweenWords(_ text: String, _ width: Int, _ lines: [String]) {
+        #expect(Printable.wrapped(text, to: width) == lines)
+    }
+
     @Test func anIdIsNeverCut() {
         var table = Table(titles: "JOB", "RUNS")
         let id = String(repeating: "j", count: 128)

@@ -71,6 +71,51 @@ struct ChildProcessTests {
     }
 }
 
+@Suite("Talking with a child")
+struct ChildLineTests {
+    private func talk(_ script: String) throws -> (ChildLine, ChildProcess) {
+        let line = try ChildLine()
+        let child = try line.start(
+            ChildProcess.Specification(
+                name: "sh",
+                path: "/bin/sh",
+                arguments: ["-c", script],
+                environment: ["PATH": "/usr/bin:/bin"],
+                signalAtOurDeath: SIGKILL
+            )
+        )
+        return (line, child)
+    }
+
+    @Test func itsFirstLineIsHeardAndItsInputEndsWhenWeHangUp() async throws {
+        let (line, child) = try talk("echo hello; echo more; cat; exit 3")
+        #expect(await line.firstLine(within: .seconds(60)) == "hello")
+        line.hangUp()
+        #expect(await child.wait() == .exit(3))
+    }
+
+    @Test func whatItSaysBeforeItsEndIsHeardWithoutANewline() async throws {
+        let (line, child) = try talk("printf 'bad luck' >&2; exit 1")
+        #expect(await line.firstLine(within: .seconds(60)) == "bad luck")
+        #expect(await child.wait() == .exit(1))
+    }
+
+    @Test func aSilentChildIsNotWaitedForForEver() async throws {
+        let (line, child) = try talk("exec sleep 600")
+        #expect(await line.firstLine(within: .zero) == "")
+        child.signal(SIGKILL)
+        #expect(await child.wait() == .signal(SIGKILL))
+    }
+
+    @Test func itsInputEndsWhenTheLineGoes() async throws {
+        var (line, child): (ChildLine?, ChildProcess) = try talk("cat; exit 4")
+        #expect(line != nil)
+        line = nil
+        #expect(await child.wait() == .exit(4))
+        child.signal(SIGKILL)
+    }
+}
+
 @Suite("Supervised programs")
 struct SupervisedTests {
     @Test func aProgramThatDiesIsStartedAgainAndEndsWhenTold() async throws {

@@ -15,7 +15,7 @@ class Rig:
     """
 
     def __init__(self, cards: str, seed: int = 1):
-        self._tool = subprocess.Popen([str(BIN_DIR / "FakeRigTool"), cards, str(seed)], stdin=subprocess.PIPE,
+        self._tool = subprocess.Popen([str(BIN_DIR / "fake-rig"), cards, str(seed)], stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, text=True)
         made = json.loads(self._line())
         self.environment: dict[str, str] = made["environment"]

@@ -17,6 +17,8 @@ struct service_child {
     /// Both end in NULL.
     char *const *arguments;
     char *const *environment;
+    /// Becomes standard input; -1 for /dev/null, or ours where the child shares our group.
+    int input;
     /// Becomes standard output and standard error; -1 leaves them as ours.
     int output;
     /// Sent by the kernel when this process dies, however it dies; 0 for none.
@@ -25,7 +27,7 @@ struct service_child {
     int has_own_group;
 };
 
-/// Starts a child whose life is bound to this process. Standard input is /dev/null unless the child shares our group.
+/// Starts a child whose life is bound to this process.
 /// Returns its process id, or -1 with errno set: also when the program could not be executed.
 pid_t service_start_child(const struct service_child *child);
 

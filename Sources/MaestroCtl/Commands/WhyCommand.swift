@@ -59,6 +59,6 @@ struct WhyCommand: AsyncParsableCommand {
                 Table.Cell(card["reason"]?.stringValue ?? ""),
             ])
         }
-        for line in table.lines(width: Console.width, paint: Paint(.output)) { Console.print(line) }
+        for line in table.lines(width: Console.width, paint: Paint(.output), overflow: .wrapped) { Console.print(line) }
     }
 }

@@ -16,8 +16,10 @@ final class ChildProcess: Sendable {
         var environment: [String: String]
         /// The file that its output is appended to; nil shares our terminal.
         var logFile: String?
-        /// What the kernel sends it when we die without a chance to end it.
+        /// What the kernel sends it when we die without a chance to end it; 0 for nothing.
         var signalAtOurDeath: Int32
+        /// A descriptor that becomes its standard input, output and error, instead of a log; it stays the caller's.
+        var standardStreams: Int32?
     }
 
     enum End: Sendable, Equatable, CustomStringConvertible {
@@ -51,14 +53,14 @@ final class ChildProcess: Sendable {
     /// Starts the program.
     /// - Throws: when its file cannot be executed or its log cannot be written.
     init(_ specification: Specification) throws(FatalError) {
-        var output: Int32 = -1
+        var logOutput: Int32 = -1
         if let logFile = specification.logFile {
-            output = unsafe open(logFile, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
-            guard output >= 0 else {
+            logOutput = unsafe open(logFile, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
+            guard logOutput >= 0 else {
                 throw FatalError(.configuration, "\(logFile) cannot be written: \(SystemError.text(of: errno))")
             }
         }
-        defer { if output >= 0 { close(output) } }
+        defer { if logOutput >= 0 { close(logOutput) } }
         let variables = specification.environment.map { "\($0.key)=\($0.value)" }
         let words = [specification.path] + specification.arguments
         let (pid, code) = unsafe CStrings.with(words, variables) { arguments, environment in
@@ -67,9 +69,10 @@ final class ChildProcess: Sendable {
                     path: path,
                     arguments: arguments,
                     environment: environment,
-                    output: output,
+                    input: specification.standardStreams ?? -1,
+                    output: specification.standardStreams ?? logOutput,
                     signal_at_our_death: specification.signalAtOurDeath,
-                    has_own_group: specification.logFile == nil ? 0 : 1
+                    has_own_group: specification.logFile == nil && specification.standardStreams == nil ? 0 : 1
                 )
                 let pid = unsafe service_start_child(&child)
                 return (pid, errno)

@@ -12,13 +12,21 @@ struct EmbeddedPool: Sendable {
     private let maestro: Supervised
     private let workers: [Supervised]
     private let cards: [GPUID]
+    private let isFake: Bool
 
     /// Prepares everything; nothing runs yet.
     /// - Parameters:
     ///   - port: of the server on the loopback address; 0 takes a free one.
     ///   - cards: the numbers of the cards; each gets a worker.
+    ///   - rig: the made-up machine that has these cards; nil for this one.
     /// - Throws: when the port is taken, a program is missing or the directory cannot be written.
-    init(directory: PoolDirectory, port: UInt16, cards: [Int], natsServer: String) throws(FatalError) {
+    init(
+        directory: PoolDirectory,
+        port: UInt16,
+        cards: [Int],
+        rig: FakeRigProcess? = nil,
+        natsServer: String
+    ) throws(FatalError) {
         guard let port = LoopbackPort.available(port) else {
             throw FatalError(
                 .configuration,
@@ -30,7 +38,13 @@ struct EmbeddedPool: Sendable {
         let worker = try Executables.ours("gpu-worker")
         self.directory = directory
         address = .loopback(port: port)
-        let plan = PoolPlan(directory: directory, address: address, port: port)
+        isFake = rig != nil
+        let plan = PoolPlan(
+            directory: directory,
+            address: address,
+            port: port,
+            rigEnvironment: rig?.environment ?? [:]
+        )
         try plan.writeConfiguration()
         let tell: @Sendable (String) -> Void = { Console.say("maestroctl: \($0)") }
         server = Supervised(plan.server(natsServer), tell: tell)
@@ -117,6 +131,15 @@ struct EmbeddedPool: Sendable {
             Ctrl-C ends the pool; its jobs stay and go on at the next up.
             """
         )
+        if isFake {
+            Console.say(
+                """
+                The cards of this pool are NOT REAL: their names and readings are made up, nothing computes on them, and
+                jobs run on this machine's processor. To watch them:
+                  maestroctl gpus --watch\(option)
+                """
+            )
+        }
     }
 
     private func runCommand(_ command: [String]) async throws -> Int32 {

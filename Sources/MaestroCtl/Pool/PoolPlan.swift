@@ -6,6 +6,8 @@ struct PoolPlan: Sendable {
     let directory: PoolDirectory
     let address: ServerURL
     let port: UInt16
+    /// What shows the workers a made-up machine; empty for the real one.
+    var rigEnvironment: [String: String] = [:]
 
     /// How long running jobs may go on when the pool ends.
     static let drain = Duration.seconds(10)
@@ -104,6 +106,12 @@ struct PoolPlan: Sendable {
         environment["RAM_ROOT"] = directory.memoryCaches
         environment["LOG_ROOT"] = directory.jobLogs
         environment["DRAIN_SEC"] = "\(Self.drain.components.seconds)"
+        for (name, value) in rigEnvironment {
+            // Libraries of one's own stay reachable behind those of the made-up machine.
+            let isSearchPath = name == "LD_LIBRARY_PATH"
+            environment[name] =
+                isSearchPath ? [value, environment[name]].compactMap { $0 }.joined(separator: ":") : value
+        }
         return ChildProcess.Specification(
             name: "gpu-worker \(number)",
             path: program,
