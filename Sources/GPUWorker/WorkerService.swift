@@ -205,6 +205,7 @@ struct WorkerService: Sendable {
             ackWait: DurableConsumer.ackWait,
             grace: settings.settings.duration(Keys.killGrace),
             drain: settings.settings.duration(Keys.drain),
+            checkInterval: settings.settings.duration(Keys.heartbeatTTL),
             defaultTimeout: settings.settings.duration(Keys.timeout),
             enqueueSubject: settings.names.enqueueSubject
         )

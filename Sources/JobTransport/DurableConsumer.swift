@@ -5,8 +5,9 @@ import WireJSON
 
 /// A durable pull consumer that is there as long as its owner serves it.
 ///
-/// It is made anew at the start, when it is missing, and after each restart of the server, since an old server can lose
-/// the place of a consumer. So what is not acked then comes again, and its receiver must know it by its record.
+/// It is made anew at the start, when it is missing, and with each new connection: what the server had sent into the lost
+/// one would else come only after the ack wait, and an old server that was killed can lose the place of a consumer. So what
+/// is not acked then comes again, and its receiver must know it by its record.
 package final class DurableConsumer: Sendable {
     /// How long the server waits for an ack before it delivers again.
     package static let ackWait = Duration.seconds(30)
@@ -50,11 +51,6 @@ package final class DurableConsumer: Sendable {
         }
     }
 
-    private enum Change: Sendable {
-        case consumerMissing
-        case server(String)
-    }
-
     private struct State {
         var puller: PullConsumer?
         /// What was asked for before there was a consumer to ask.
@@ -65,7 +61,8 @@ package final class DurableConsumer: Sendable {
     private let jetStream: JetStream
     private let description: Description
     private let logger: Logger
-    private let changes = Mailbox<Change>(capacity: 64)
+    /// Something happened after which the consumer may be gone, or may have given messages to nobody.
+    private let doubts = Mailbox<Void>(capacity: 64)
     private let state = Mutex(State())
 
     package init(_ jetStream: JetStream, _ description: Description, logger: Logger) {
@@ -86,38 +83,25 @@ package final class DurableConsumer: Sendable {
     /// Keeps the consumer until its task is cancelled or it is closed. Pulling goes on until it is closed.
     /// - Parameter take: gets the messages one after the other, on a thread of the client; must not block for long.
     package func serve(_ take: @escaping @Sendable (JetStreamMessage) -> Void) async {
-        let observer = jetStream.connection.addObserver { [changes] event in
+        let observer = jetStream.connection.addObserver { [doubts] event in
             switch event {
-            case .connected(let server), .reconnected(let server): changes.sendOutcome(.server(server.serverID))
+            case .connected, .reconnected: doubts.sendOutcome(())
             case .disconnected, .closed, .asyncError: break
             }
         }
         defer { observer.cancel() }
-        var server = jetStream.connection.serverInfo?.serverID
         await withTaskCancellationHandler {
-            var isNeeded = true
             while !Task.isCancelled {
-                if isNeeded, !(await make(take)) { return }
-                let batch = await changes.receive()
-                if batch.isEmpty { return }
-                isNeeded = false
-                for change in batch {
-                    switch change {
-                    case .consumerMissing: isNeeded = true
-                    case .server(let id):
-                        isNeeded = isNeeded || id != server
-                        server = id
-                    }
-                }
+                guard await make(take), !(await doubts.receive().isEmpty) else { return }
             }
         } onCancel: {
-            changes.close()
+            doubts.close()
         }
     }
 
     /// Ends the keeping and the pulling.
     package func close() {
-        changes.close()
+        doubts.close()
         let puller = state.withLock { state in
             state.isClosed = true
             return state.puller.take()
@@ -153,8 +137,8 @@ package final class DurableConsumer: Sendable {
             stream: description.stream,
             consumer: description.name,
             options: options,
-            onEvent: { [changes, logger, content = description.content] event in
-                if event == .consumerMissing { changes.sendOutcome(.consumerMissing) }
+            onEvent: { [doubts, logger, content = description.content] event in
+                if event == .consumerMissing { doubts.sendOutcome(()) }
                 logger.debug("pulling \(content)", metadata: ["event": "\(event)"])
             },
             handler: take

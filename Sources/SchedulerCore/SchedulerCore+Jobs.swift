@@ -154,6 +154,13 @@ extension SchedulerCore {
         actions.append(.publishRun(gpu, RunMessage(record: record, sequence: revision.sequence)))
     }
 
+    /// The leader before may have ended between scheduling an attempt and sending its run message: it is sent once more,
+    /// and whoever has it already drops it.
+    mutating func dispatchAgain(_ id: JobID) {
+        guard let job = jobs[id], job.record.state == .scheduled, let gpu = job.record.gpu else { return }
+        actions.append(.publishRun(gpu, RunMessage(record: job.record, sequence: job.sequence)))
+    }
+
     /// What has to follow a write of ours that took an attempt away from its card.
     private mutating func followUp(_ record: JobRecord, from old: Job) {
         guard old.record.isBound, !record.isBound, let gpu = old.record.gpu, let attempt = old.record.attempt else {

@@ -150,7 +150,10 @@ package struct SchedulerCore: Sendable {
             writeControl(of: gpu, at: now)
             evictIfDue(gpu, at: now)
         }
-        for (_, id) in jobs.map({ ($0.value.sequence, $0.key) }).sorted(by: { $0.0 < $1.0 }) { advance(id, at: now) }
+        for (_, id) in jobs.map({ ($0.value.sequence, $0.key) }).sorted(by: { $0.0 < $1.0 }) {
+            dispatchAgain(id)
+            advance(id, at: now)
+        }
         planRemoval(notBefore: now)
         announce("leading")
     }

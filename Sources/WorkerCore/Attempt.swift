@@ -64,6 +64,8 @@ struct Attempt: Sendable {
     var phase: Phase
     /// The last revision that is known.
     var revision: RecordRevision
+    /// Its record was asked for while it runs, and has not come.
+    var isBeingRead = false
     /// When the next step is due that nothing but time brings.
     var due: Timestamp?
     var startedAt: Timestamp?

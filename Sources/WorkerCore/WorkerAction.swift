@@ -67,6 +67,8 @@ package struct WorkerPolicy: Sendable, Equatable {
     package var drain: Duration
     /// The pause before a refused write is tried again.
     package var pause: Duration
+    /// How often the records of what runs are looked at.
+    package var checkInterval: Duration
     /// How long an attempt may run whose record sets no limit.
     package var defaultTimeout: Duration
     /// Where jobs are submitted, for messages to those who sent one elsewhere.
@@ -78,6 +80,7 @@ package struct WorkerPolicy: Sendable, Equatable {
         grace: Duration = .seconds(5),
         drain: Duration = .seconds(30),
         pause: Duration = .seconds(1),
+        checkInterval: Duration = .seconds(15),
         defaultTimeout: Duration = .seconds(3600),
         enqueueSubject: String = PoolNames().enqueueSubject
     ) {
@@ -86,6 +89,7 @@ package struct WorkerPolicy: Sendable, Equatable {
         self.grace = grace
         self.drain = drain
         self.pause = pause
+        self.checkInterval = checkInterval
         self.defaultTimeout = defaultTimeout
         self.enqueueSubject = enqueueSubject
     }

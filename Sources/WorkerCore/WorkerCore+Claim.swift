@@ -12,8 +12,9 @@ extension WorkerCore {
             )
         }
         messageArrived()
-        if attempts[id] != nil {
-            // Delivered again while it is in hand: only the newest delivery is worth an ack.
+        if let known = attempts[id] {
+            // The same message again, or a second one of the same attempt, which a new leader has sent: one is enough.
+            if let first = known.token, first != token { return actions.append(.ack(token)) }
             attempts[id]?.token = token
             return
         }

@@ -195,13 +195,16 @@ extension WorkerCore {
 
     /// After a time without the bus the pool may have given the attempts away.
     mutating func checkRunning() {
-        for attempt in attempts.values.filter({ $0.phase == .running }).sorted(by: { $0.number < $1.number }) {
+        let unread = attempts.values.filter { $0.phase == .running && !$0.isBeingRead }
+        for attempt in unread.sorted(by: { $0.number < $1.number }) {
+            attempts[attempt.id]?.isBeingRead = true
             actions.append(.readRecord(attempt.job, attempt.id))
         }
     }
 
     mutating func recordRead(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
         guard let attempt = attempts[id] else { return }
+        attempts[id]?.isBeingRead = false
         switch attempt.phase {
         case .recovering: recovered(id, revision, at: now)
         case .running:

@@ -22,6 +22,8 @@ package struct WorkerCore: Sendable {
     var prober: RequestToken?
     private var phase = Phase.beginning
     private var nextInProgress: Timestamp?
+    /// When the records of what runs are read next.
+    private var nextCheck: Timestamp?
     private var armed: Timestamp?
     private var hasBegun = false
     private var hasFinished = false
@@ -154,11 +156,26 @@ package struct WorkerCore: Sendable {
         for attempt in due { timeIsUp(attempt.id, at: now) }
         // The drain time has passed: what still runs goes back to the pool.
         if let until = drainDeadline, until <= now { endRunning(because: .drained, at: now) }
+        keepChecking(at: now)
+    }
+
+    /// A worker that was cut off and whose connection outlived that is told by nobody that its jobs were given away.
+    private mutating func keepChecking(at now: Timestamp) {
+        guard attempts.values.contains(where: { $0.phase == .running }) else {
+            nextCheck = nil
+            return
+        }
+        if let next = nextCheck {
+            guard next <= now else { return }
+            checkRunning()
+        }
+        nextCheck = now + policy.checkInterval
     }
 
     private mutating func armTimer(at now: Timestamp) {
         var times = attempts.values.compactMap(\.due)
         if let nextInProgress { times.append(nextInProgress) }
+        if let nextCheck { times.append(nextCheck) }
         if let until = drainDeadline, until > now { times.append(until) }
         let next = times.min()
         guard next != armed else { return }

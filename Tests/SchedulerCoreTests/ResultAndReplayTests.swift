@@ -178,6 +178,19 @@ import WireJSON
         #expect(bench.record("scheduled")?.attempt != unclaimed, "nobody claimed it")
     }
 
+    @Test func aNewLeaderSendsTheRunMessagesAgainThatTheOldOneMayNotHaveSent() throws {
+        var old = Bench()
+        old.start(1, slots: 2)
+        try old.run("running")
+        old.dispatch("scheduled")
+        let scheduled = try #require(old.store["scheduled"])
+        var bench = Bench.successor(of: old, after: .seconds(1), isReplayed: false)
+        #expect(bench.runs.isEmpty, "the record may yet change")
+        bench.finishReplay()
+        #expect(bench.runs.map(\.message.record) == [scheduled.record])
+        #expect(bench.runs.first?.message.sequence == scheduled.sequence)
+    }
+
     @Test func nothingIsPulledPlacedOrWrittenBeforeTheReplayIsFinished() throws {
         var old = Bench()
         old.dispatch("a")

@@ -78,11 +78,21 @@ struct WorkerCoreTests {
     @Test func aMessageDeliveredAgainChangesNothing() throws {
         let bench = try Bench.serving()
         let message = try bench.dispatch("a")
-        _ = bench.deliver(message)
+        let token = bench.deliver(message)
         bench.answer()
         let before = bench.todo
-        _ = bench.deliver(message)
+        _ = bench.deliver(message, number: token.number)
         #expect(bench.todo.filter { !before.contains($0) } == [.pull(1)], "one that was asked for has come")
+    }
+
+    @Test func aSecondMessageOfAnAttemptInHandIsAcknowledgedAtOnce() throws {
+        let bench = try Bench.serving()
+        let message = try bench.dispatch("a")
+        let first = bench.deliver(message)
+        bench.answer()
+        let second = bench.deliver(message)
+        #expect(bench.take(.ack(second)))
+        #expect(!bench.todo.contains(.ack(first)), "it stays until the job has ended")
     }
 
     @Test func aRunningRecordOfAnotherLifeIsClosedAsLost() throws {
@@ -323,6 +333,23 @@ struct WorkerCoreTests {
         #expect(!bench.todo.contains(.terminate(kept.attempt)))
         #expect(bench.take(.terminate(lost.attempt)))
         #expect(bench.take(.terminate(cancelled.attempt)))
+    }
+
+    @Test func whatWasGivenAwayBehindAConnectionThatHeldIsKilledBeforeLong() throws {
+        let bench = try Bench.serving(WorkerPolicy(slots: 2, checkInterval: .seconds(15)))
+        let kept = try bench.run("kept")
+        let lost = try bench.run("lost")
+        try bench.move(lost.job, .lose(reason: "not heard of"))
+        bench.pass(.seconds(14))
+        #expect(!bench.todo.contains(.readRecord(lost.job, lost.attempt)))
+        bench.pass(.seconds(1))
+        bench.pass(.seconds(15))
+        #expect(bench.todo.count { $0 == .readRecord(kept.job, kept.attempt) } == 1, "one read of a record at a time")
+        bench.answer()
+        #expect(!bench.todo.contains(.terminate(kept.attempt)))
+        #expect(bench.take(.terminate(lost.attempt)))
+        bench.pass(.seconds(15))
+        #expect(bench.take(.readRecord(kept.job, kept.attempt)))
     }
 
     // MARK: earlier lives
