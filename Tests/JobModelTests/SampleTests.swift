@@ -82,9 +82,11 @@ import JobModel
         #expect(lease.duration == .seconds(2) && !lease.isReleased && lease.processID > 0)
         for (name, isReleased) in [
             ("registration", false), ("registration-named", false), ("registration-released", true),
+            ("registration-facts", false),
         ] {
             let registration = try WorkerRegistration(parsing: bytes(name))
             #expect(registration.isReleased == isReleased)
+            #expect(registration.facts.isEmpty == (name != "registration-facts"))
             #expect(!registration.host.isEmpty && !registration.bootID.isEmpty && registration.processID > 0)
         }
         #expect(try ResultsPlace(parsing: bytes("results-place")).through == 18)
@@ -104,6 +106,9 @@ import JobModel
         #expect((reading.pci, reading.model) == ("0000:02:00.0", "NVIDIA GeForce GTX 1660"))
         #expect((reading.power, reading.powerCap) == (71, 120))
         #expect((reading.vramUsedBytes, reading.vramTotalBytes) == (536_870_912, 6_442_450_944))
+        let held = try CardReading(parsing: bytes("worker-metrics-held"))
+        #expect(held.hold == CardHold(.unhealthy, reason: "NVML 15: GPU is lost") && held.temperatureLimit == 78)
+        #expect(held.health.count == 1)
         for name in ["worker-up", "worker-up-card", "worker-down"] {
             #expect(try WorkerNotice(parsing: bytes(name)).incarnation.text.isEmpty == false)
         }
