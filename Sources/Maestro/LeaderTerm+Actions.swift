@@ -36,6 +36,7 @@ extension LeaderTerm {
         case .pull(let count): submissions.pull(count)
         case .reply(let token, let answer): requests.reply(token, answer)
         case .armTimer(let due): timer.arm(after: due.map { $0 - now })
+        case .decided(let decision): context.decisions?.write(decision)
         case .announce(let event, let details): announce(event, details, at: now)
         case .notice(let text): context.logger.warning("\(text)")
         }

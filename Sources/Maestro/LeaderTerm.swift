@@ -75,6 +75,7 @@ struct LeaderTerm: Sendable {
         group.addTask { await submissions.serve() }
         group.addTask { await settleUnsettled() }
         group.addTask { await watchStore() }
+        group.addTask { await context.day.follow { [mailbox] in mailbox.sendOutcome(.phase($0)) } }
         let pulse = Pulse(context: context)
         group.addTask { await pulse.run() }
         while true {

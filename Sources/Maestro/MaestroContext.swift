@@ -12,9 +12,18 @@ struct MaestroContext: Sendable {
     let records: RecordStore
     let clock: MonotonicClock
     let incarnation: Incarnation
+    let day: DayWatch
+    /// Where placements are logged, if that is asked for.
+    let decisions: DecisionLog?
     let logger: Logger
 
-    init(settings: MaestroSettings, connection: NATSConnection, incarnation: Incarnation, logger: Logger) {
+    /// - Throws: what only a person can put right.
+    init(
+        settings: MaestroSettings,
+        connection: NATSConnection,
+        incarnation: Incarnation,
+        logger: Logger
+    ) throws(FatalError) {
         self.settings = settings
         self.connection = connection
         self.incarnation = incarnation
@@ -22,6 +31,12 @@ struct MaestroContext: Sendable {
         jetStream = JetStream(connection)
         records = RecordStore(jetStream, names: settings.names)
         clock = MonotonicClock()
+        day = DayWatch(connection, names: settings.names, window: settings.dayWindow, logger: logger)
+        if let path = settings.decisionLog {
+            decisions = try DecisionLog(path: path, logger: logger)
+        } else {
+            decisions = nil
+        }
     }
 
     var names: PoolNames { settings.names }

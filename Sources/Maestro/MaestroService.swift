@@ -14,12 +14,17 @@ struct MaestroService: Sendable {
     func run() async throws(FatalError) {
         let signals = try TerminationSignals.stream()
         var ids = IdentifierSource()
-        let context = MaestroContext(
+        let context = try MaestroContext(
             settings: settings,
             connection: try connect(),
             incarnation: Incarnation(from: &ids),
             logger: logger
         )
+        do {
+            try context.day.start()
+        } catch {
+            throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
+        }
         let leadership = Leadership(
             jetStream: context.jetStream,
             names: settings.names,

@@ -11,11 +11,14 @@ struct MaestroSettings: Sendable {
     let limits: StreamLimits
     let lease: Duration
     let heartbeat: Duration
+    let dayWindow: DayWindow
+    /// The file that placements are logged in.
+    let decisionLog: String?
 
     static let schema = SettingsSchema(
         defaultFile: "/etc/maestro/maestro.conf",
         fileVariable: "MAESTRO_CONF",
-        keys: CommonKeys.all + Keys.scheduling + Keys.streams
+        keys: CommonKeys.all + Keys.scheduling + Keys.cards + Keys.streams
     )
 
     init(file: String?, overrides: [Settings.Override]) throws(SettingsError) {
@@ -26,6 +29,8 @@ struct MaestroSettings: Sendable {
         limits = Self.limits(settings)
         lease = settings.duration(Keys.lease)
         heartbeat = settings.duration(Keys.heartbeat)
+        dayWindow = settings[CommonKeys.dayWindow]
+        decisionLog = settings[Keys.decisionLog]
     }
 
     private static func policy(_ settings: Settings) -> SchedulerPolicy {
@@ -48,6 +53,11 @@ struct MaestroSettings: Sendable {
         policy.resultGrace = settings.duration(Keys.resultGrace)
         policy.keepDoneFor = max(.seconds(settings[Keys.keepDoneFor] * 3600), policy.idHorizon)
         policy.keepDone = settings[Keys.keepDone]
+        policy.quarantineMax = settings[Keys.quarantineMax]
+        policy.cardForget = settings.duration(Keys.cardForget)
+        policy.dayMaxCards = settings[Keys.dayMaxCards]
+        policy.nightMaxCards = settings[Keys.nightMaxCards]
+        policy.logsDecisions = settings[Keys.decisionLog] != nil
         return policy
     }
 
@@ -175,6 +185,34 @@ struct MaestroSettings: Sendable {
             resultGrace.declaration, keepDoneFor.declaration, keepDone.declaration, lease.declaration,
             heartbeat.declaration,
         ]
+
+        static let quarantineMax = SettingKey<Int>.wholeNumber(
+            "QUARANTINE_MAX",
+            default: 25,
+            in: 0...100,
+            help: "percent of the cards, one at least, that may be quarantined at once because jobs failed; 0 for none"
+        )
+        static let cardForget = SettingKey<Double>.seconds(
+            "CARD_FORGET_SEC",
+            default: 86_400,
+            in: 60...31_622_400,
+            help: "a card that was not heard of for this long leaves the tables until it is back"
+        )
+        static let dayMaxCards = cards("DAY_MAX_CARDS", "by day")
+        static let nightMaxCards = cards("NIGHT_MAX_CARDS", "by night")
+        static let decisionLog = SettingKey<String?>.optionalPath(
+            "DECISION_LOG",
+            help: "a file for one line of JSON per placement: the card, and what was known of each"
+        )
+
+        static let cards: [SettingDeclaration] = [
+            quarantineMax.declaration, cardForget.declaration, CommonKeys.dayWindow.declaration,
+            dayMaxCards.declaration, nightMaxCards.declaration, decisionLog.declaration,
+        ]
+
+        private static func cards(_ name: String, _ when: String) -> SettingKey<Int> {
+            .wholeNumber(name, default: 0, in: 0...4096, help: "how many cards may work at once \(when); 0 for all")
+        }
 
         static let workQueueSize = size("STREAM_WQ_MAX_MB", 1024, "submissions not yet admitted")
         static let runSize = size("STREAM_RUN_MAX_MB", 512, "dispatched attempts")

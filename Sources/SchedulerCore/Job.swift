@@ -6,6 +6,7 @@ struct Job: Sendable {
     /// Where that revision stands in ORG_JOBS.
     var sequence: UInt64
     var placement: PlacementClass
+    let kind: JobKind
     var priority: Int
 
     /// The next revision, while its write is under way; nothing else is decided for the job until that has ended.
@@ -16,6 +17,8 @@ struct Job: Sendable {
     var runSequence: UInt64?
     /// In state retry: when the job is due.
     var retryDue: Timestamp?
+    /// Until when ``placement`` avoids a card.
+    var avoidsUntil: Timestamp?
     /// When the job has waited for a card too long, if no attempt of it was claimed until then.
     var waitDeadline: Timestamp?
     /// Its place is in the queue, whether it may be bound to a card now or not.
@@ -45,6 +48,7 @@ struct Job: Sendable {
         record = revision.record
         sequence = revision.sequence
         placement = PlacementClass(pin: task.gpu)
+        kind = JobKind(task.command)
         priority = task.priority
     }
 

@@ -29,7 +29,7 @@ extension SchedulerCore {
         case .hot: return hotText(card, details?.reading)
         case .busy:
             return "busy: \(card.busyPercent ?? 0) % without a job of ours; the limit is \(policy.maxBusyPercent) %"
-        case .limited: return "limited: as many cards work as may"
+        case .limited: return limitText
         case .probation: return "probation: one job at a time until it has shown that it works, and it has one"
         }
     }

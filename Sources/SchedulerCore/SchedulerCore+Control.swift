@@ -157,6 +157,8 @@ extension SchedulerCore {
         if let quarantine = after.quarantine, before.quarantine?.kind != quarantine.kind {
             planFirstProbe(of: gpu, quarantine, storedAt: revision.storedAt)
         }
+        // What spoke against the card is settled by that.
+        if (after.quarantine == nil) != (before.quarantine == nil) { failures.forget(gpu) }
         if after.probation != nil, before.probation == nil { details[gpu]?.probationSuccesses = 0 }
         if isOurs { tell(gpu, from: before, to: after) }
     }

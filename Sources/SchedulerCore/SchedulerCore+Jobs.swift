@@ -123,7 +123,10 @@ extension SchedulerCore {
         }
         bind(record.id, to: record.isBound ? record.gpu : nil, at: now)
         if record.isBound, let gpu = record.gpu { keepWatch(on: gpu, at: now) }
-        if let old, isOurs { followUp(record, from: old) }
+        if let old {
+            if isOurs { followUp(record, from: old) }
+            noteEnd(of: old, as: record, at: now)
+        }
         switch record.state {
         case .scheduled:
             noteScheduled(revision, isOurs: isOurs, at: now)
@@ -133,6 +136,7 @@ extension SchedulerCore {
             let due = revision.storedAt + (record.retryDelay ?? .zero)
             jobs[record.id]?.retryDue = due
             deadlines.insert(.retry(record.id), at: due)
+            avoidCard(of: record, from: due)
         case .enqueued, .waitingGPU:
             jobs[record.id]?.runSequence = nil
             needsPlacement = true
@@ -193,22 +197,21 @@ extension SchedulerCore {
         addCard(gpu, at: now)
         cards[gpu]?.assigned.insert(id)
         jobs[id]?.card = gpu
+        if cards[gpu]?.assigned.count == 1 { refreshLimit() }
     }
 
     mutating func release(_ id: JobID) {
         guard let gpu = jobs[id]?.card else { return }
         cards[gpu]?.assigned.remove(id)
         jobs[id]?.card = nil
+        if cards[gpu]?.assigned.isEmpty == true { refreshLimit() }
         needsPlacement = true
     }
 
     private mutating func finish(_ revision: RecordRevision, from old: JobState?, isOurs: Bool, at now: Timestamp) {
         let record = revision.record
         guard let job = jobs[record.id] else { return }
-        if let gpu = record.gpu {
-            if let duration = record.outcome?.duration { cards[gpu]?.noteDuration(duration) }
-            if record.state == .done { noteSuccess(on: gpu, at: now) }
-        }
+        if let gpu = record.gpu, let duration = record.outcome?.duration { cards[gpu]?.noteDuration(duration) }
         answerCancel(job, state: record.state)
         release(record.id)
         count(record.state, by: -1)

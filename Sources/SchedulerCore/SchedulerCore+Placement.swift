@@ -8,6 +8,9 @@ extension SchedulerCore {
         while let choice = nextChoice(at: now) {
             guard let owner = cards[choice.card]?.owner else { return }
             let attempt = AttemptID(from: &ids)
+            if policy.logsDecisions, let placement = jobs[choice.job]?.placement {
+                actions.append(.decided(decision(choice.job, attempt, to: choice.card, placement, at: now)))
+            }
             assign(choice.job, to: choice.card, at: now)
             write(choice.job, .schedule(gpu: choice.card, attempt: attempt, owner: owner), at: now)
         }
@@ -35,9 +38,10 @@ extension SchedulerCore {
     /// The first place of a class whose job may be bound now; drops those before it.
     private mutating func firstWaiting(of placement: PlacementClass) -> QueuePlace? {
         while let place = queue.first(of: placement) {
-            if jobs[place.job]?.isWaiting == true { return place }
+            let job = jobs[place.job]
+            if job?.placement == placement, job?.isWaiting == true { return place }
             queue.removeFirst(of: placement)
-            jobs[place.job]?.isQueued = false
+            if job?.placement == placement { jobs[place.job]?.isQueued = false }
         }
         queue.forget(placement)
         return nil
@@ -48,7 +52,9 @@ extension SchedulerCore {
     private func bestCard(for placement: PlacementClass, at now: Timestamp) -> GPUID? {
         var best: (rank: (Int, Int, Double), card: GPUID)?
         for gpu in candidates(for: placement) {
-            guard let card = cards[gpu], card.objection(policy: policy, at: now) == nil else { continue }
+            guard let card = cards[gpu], card.objection(policy: policy, at: now) == nil,
+                !isAvoided(gpu, for: placement, at: now)
+            else { continue }
             let load = card.assigned.count
             guard load < card.capacity(policy: policy) else { continue }
             let rank = (load < card.slots ? 0 : 1, load, card.score(policy: policy, at: now))
@@ -61,13 +67,41 @@ extension SchedulerCore {
         placement.pin.map { [$0] } ?? cardOrder
     }
 
+    // MARK: retries
+
+    /// A retry tries another card first, for a while.
+    mutating func avoidCard(of record: JobRecord, from due: Timestamp) {
+        guard let job = jobs[record.id], job.placement.pin == nil, let gpu = record.gpu else { return }
+        let end = due + policy.avoidance
+        jobs[record.id]?.placement.avoid = gpu
+        jobs[record.id]?.avoidsUntil = end
+        jobs[record.id]?.isQueued = false
+        deadlines.insert(.avoidance(record.id), at: end)
+    }
+
+    mutating func endAvoidance(_ id: JobID, at now: Timestamp) {
+        guard let job = jobs[id], let end = job.avoidsUntil, end <= now else { return }
+        jobs[id]?.placement.avoid = nil
+        jobs[id]?.avoidsUntil = nil
+        // Its place in the other class is left behind.
+        jobs[id]?.isQueued = false
+        advance(id, at: now)
+    }
+
+    /// Jobs of the class are to go elsewhere, and some other card may take them.
+    func isAvoided(_ gpu: GPUID, for placement: PlacementClass, at now: Timestamp) -> Bool {
+        placement.avoid == gpu && cardOrder.contains { $0 != gpu && mayServe($0, at: now) }
+    }
+
+    private func mayServe(_ gpu: GPUID, at now: Timestamp) -> Bool {
+        cards[gpu].map { $0.objection(policy: policy, at: now)?.isForWantOfRoom ?? true } ?? false
+    }
+
     // MARK: jobs without a card
 
     /// Some card may take jobs of the class, now or when it has room again.
     func isServed(_ placement: PlacementClass, at now: Timestamp) -> Bool {
-        candidates(for: placement).contains { gpu in
-            cards[gpu].map { $0.objection(policy: policy, at: now)?.isForWantOfRoom ?? true } ?? false
-        }
+        candidates(for: placement).contains { mayServe($0, at: now) }
     }
 
     /// No card has room. If that is because none may be used at all, the records are to say so before long.
@@ -92,7 +126,8 @@ extension SchedulerCore {
         guard let due = unplaceable[placement], due <= now, !isServed(placement, at: now) else { return }
         let reason = waitingReason(for: placement, at: now)
         for place in queue.firstPlaces(of: placement, count: Self.toldAtOnce) {
-            guard let job = jobs[place.job], job.isWaiting, job.record.state == .enqueued else { continue }
+            guard let job = jobs[place.job], job.placement == placement, job.isWaiting, job.record.state == .enqueued
+            else { continue }
             write(place.job, .waitForCard(reason: reason), at: now)
         }
         planTelling(placement, at: now + .seconds(30))
@@ -101,7 +136,9 @@ extension SchedulerCore {
     /// Cards are back, though their slots are taken: the records no longer say that there is none.
     private mutating func tellServed(_ placement: PlacementClass, at now: Timestamp) {
         for place in queue.firstPlaces(of: placement, count: Self.toldAtOnce) {
-            guard let job = jobs[place.job], job.isWaiting, job.record.state == .waitingGPU else { continue }
+            guard let job = jobs[place.job], job.placement == placement, job.isWaiting,
+                job.record.state == .waitingGPU
+            else { continue }
             write(place.job, .cardsBack, at: now)
         }
     }

@@ -75,7 +75,7 @@ extension SchedulerCore {
         } else if job.record.state == .retry, let due = job.retryDue {
             answer["due_in"] = .double(max(0, (due - now).inSeconds))
         } else if job.isWaiting {
-            let views = candidates(for: job.placement).map { view(of: $0, at: now) }
+            let views = candidates(for: job.placement).map { view(of: $0, for: job.placement, at: now) }
             answer["cards"] = .array(views)
             if job.record.reason.isEmpty { answer["reason"] = .string(waitingSummary(job, at: now)) }
         }
@@ -88,17 +88,14 @@ extension SchedulerCore {
     }
 
     /// One card as the placement of a job sees it.
-    private func view(of gpu: GPUID, at now: Timestamp) -> JSON {
+    private func view(of gpu: GPUID, for placement: PlacementClass, at now: Timestamp) -> JSON {
         guard let card = cards[gpu] else {
             return ["gpu_id": gpu.json, "eligible": false, "reason": "its worker has not been heard of"]
         }
-        let reason = state(of: gpu, at: now).reason
-        let isFull = card.assigned.count >= card.capacity(policy: policy)
+        let obstacle = obstacle(on: card, for: placement, at: now)
         return [
-            "gpu_id": gpu.json,
-            "eligible": .bool(reason.isEmpty && !isFull),
-            "score": .double(card.score(policy: policy, at: now)),
-            "reason": .string(reason.isEmpty && isFull ? "all its slots are taken" : reason),
+            "gpu_id": gpu.json, "eligible": .bool(obstacle.isEmpty),
+            "score": .double(card.score(policy: policy, at: now)), "reason": .string(obstacle),
         ]
     }
 

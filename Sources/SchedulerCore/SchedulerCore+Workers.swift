@@ -11,6 +11,9 @@ extension SchedulerCore {
         details[gpu] = CardDetails(id: gpu, op: OperationID(from: &ids), at: now)
         let index = cardOrder.firstIndex { gpu < $0 } ?? cardOrder.endIndex
         cardOrder.insert(gpu, at: index)
+        forgotten[gpu] = nil
+        planForgetting(of: gpu)
+        refreshLimit()
     }
 
     mutating func register(_ registration: WorkerRegistration, at now: Timestamp) {
@@ -28,6 +31,7 @@ extension SchedulerCore {
         cards[gpu]?.isAlive = false
         cards[gpu]?.isDraining = false
         cards[gpu]?.lastHeard = now
+        details[gpu]?.seenAt = now
         watch(gpu)
         noteState(of: gpu, at: now)
         if let heartbeat = strangers.removeValue(forKey: gpu), heartbeat.incarnation == registration.incarnation {
@@ -36,6 +40,7 @@ extension SchedulerCore {
     }
 
     mutating func hear(_ heartbeat: Heartbeat, at now: Timestamp) {
+        if cards[heartbeat.gpu] == nil { remember(heartbeat, at: now) }
         guard let card = cards[heartbeat.gpu], card.owner == heartbeat.incarnation else {
             if strangers.count < Self.maximumStrangers || strangers[heartbeat.gpu] != nil {
                 strangers[heartbeat.gpu] = heartbeat
@@ -50,6 +55,7 @@ extension SchedulerCore {
         cards[heartbeat.gpu]?.slots = heartbeat.slots
         cards[heartbeat.gpu]?.isDraining = heartbeat.isDraining
         cards[heartbeat.gpu]?.lastHeard = now
+        details[heartbeat.gpu]?.seenAt = now
         if !card.isAlive {
             cards[heartbeat.gpu]?.isAlive = true
             watch(heartbeat.gpu)
@@ -172,6 +178,7 @@ extension SchedulerCore {
             announce("gpu_gone", [("gpu_id", gpu.json), ("reason", .string(reason))])
             noteState(of: gpu, at: now)
         }
+        planForgetting(of: gpu)
         for id in card.assigned.sorted() {
             guard jobs[id]?.record.isBound == true else { continue }
             jobs[id]?.lossReason = reason

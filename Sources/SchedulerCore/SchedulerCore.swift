@@ -25,6 +25,14 @@ package struct SchedulerCore: Sendable {
     var details: [GPUID: CardDetails] = [:]
     /// The control records are known: before that a card may be one that must not be used.
     var knowsControl = false
+    /// Cards that left the tables, with the lives that owned them: a heartbeat of one brings it back.
+    var forgotten: [GPUID: Incarnation] = [:]
+    var dayPhase = DayPhase.day
+    /// Some limit of working cards was put into effect.
+    var isLimited = false
+    var failures = FailureLedger()
+    /// As many cards are quarantined for failures as may be, and that was told.
+    var isQuarantineFull = false
     /// Heartbeats of lives whose registration has not arrived yet.
     var strangers: [GPUID: Heartbeat] = [:]
 
@@ -60,6 +68,7 @@ package struct SchedulerCore: Sendable {
     enum Deadline: Sendable {
         case claim(JobID, AttemptID)
         case retry(JobID)
+        case avoidance(JobID)
         case wait(JobID)
         case hold(JobID)
         case admission(JobID)
@@ -68,6 +77,7 @@ package struct SchedulerCore: Sendable {
         case control(GPUID)
         case drain(GPUID)
         case probe(GPUID)
+        case forget(GPUID)
         case unplaceable(PlacementClass)
         case result(JobID)
         case storePlace
@@ -128,6 +138,7 @@ package struct SchedulerCore: Sendable {
         case .cardRequest(let asked, let request): take(asked, for: request, at: now)
         case .recordRemoved(let sequence, let failure): endRemoval(sequence, failure, at: now)
         case .storeFilled(let fill): noteStore(fill: fill)
+        case .phase(let phase): begin(phase)
         case .timerFired: fireTimer(at: now)
         case .reconnected: grantFullTTL(at: now)
         }
@@ -180,6 +191,8 @@ package struct SchedulerCore: Sendable {
             closeUnclaimed(job, attempt, "not claimed within \(policy.claimTimeout.inSeconds) s", at: now)
         case .retry(let job), .wait(let job):
             advance(job, at: now)
+        case .avoidance(let job):
+            endAvoidance(job, at: now)
         case .hold(let job):
             jobs[job]?.holdUntil = nil
             advance(job, at: now)
@@ -195,6 +208,8 @@ package struct SchedulerCore: Sendable {
             evictIfDue(gpu, at: now)
         case .probe(let gpu):
             probeIfDue(gpu, at: now)
+        case .forget(let gpu):
+            forgetIfDue(gpu, at: now)
         case .unplaceable(let placement):
             tellUnplaceable(placement, at: now)
         case .result(let job):

@@ -164,6 +164,9 @@ package enum SchedulerEvent: Sendable {
     /// How full the records' stream is, 0 to 1.
     case storeFilled(Double)
 
+    /// It is day or night now.
+    case phase(DayPhase)
+
     case timerFired
     /// The connection is back after a gap in which nothing could be heard.
     case reconnected
@@ -203,6 +206,8 @@ package enum SchedulerAction: Sendable {
     case reply(RequestToken, JSON)
     /// Fire `timerFired` at this time, in place of any earlier arming; nil for never.
     case armTimer(Timestamp?)
+    /// A job was bound to a card; only when the policy asks for it.
+    case decided(Decision)
     /// Tell on `maestro.state`.
     case announce(event: String, JSONObject)
     /// Something an operator should read in the log.

@@ -41,6 +41,17 @@ package struct SchedulerPolicy: Sendable {
     /// A quarantined card is probed this long after its first strike; the wait doubles with each further one.
     package var firstProbe = Duration.seconds(30)
     package var longestProbePause = Duration.seconds(3600)
+    /// How many percent of the cards may be quarantined for failures at once, one at least; 0 quarantines none for that.
+    package var quarantineMax = 25
+    /// How long a retry leaves the card alone that its last attempt failed on, while another one may take it.
+    package var avoidance = Duration.seconds(30)
+    /// A card that was not heard of for this long leaves the tables, unless something is decided about it.
+    package var cardForget = Duration.seconds(86_400)
+    /// Cards that may work at once by day and by night; 0 for all.
+    package var dayMaxCards = 0
+    package var nightMaxCards = 0
+    /// Tell each placement in full.
+    package var logsDecisions = false
     /// Jobs that have to end well on a card before its probation ends.
     package var probationJobs = 3
 

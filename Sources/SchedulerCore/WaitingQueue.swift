@@ -5,9 +5,16 @@ import JobModel
 struct PlacementClass: Hashable, Comparable, Sendable {
     /// The only card that may run them, if they are pinned.
     var pin: GPUID?
+    /// The card that their last attempts failed on: they go there only while no other card may take them.
+    var avoid: GPUID?
 
     static func < (a: PlacementClass, b: PlacementClass) -> Bool {
-        switch (a.pin, b.pin) {
+        a.pin == b.pin ? isBefore(a.avoid, b.avoid) : isBefore(a.pin, b.pin)
+    }
+
+    /// No card comes before any.
+    private static func isBefore(_ a: GPUID?, _ b: GPUID?) -> Bool {
+        switch (a, b) {
         case (nil, nil), (_?, nil): false
         case (nil, _?): true
         case (let x?, let y?): x < y
@@ -30,7 +37,7 @@ struct QueuePlace: Comparable, Sendable {
 
 /// The jobs that could be placed now, by class.
 ///
-/// A job that no longer waits leaves its place behind: whoever looks at the first one drops it.
+/// A job that no longer waits, or waits in another class, leaves its place behind: whoever looks at the first one drops it.
 struct WaitingQueue: Sendable {
     private var classes: [PlacementClass: Heap<QueuePlace>] = [:]
     /// The classes with places in them, sorted, so that nothing depends on the order of the dictionary.

@@ -54,6 +54,9 @@ private final class RandomWalk {
         policy.maxQueue = 4 + chance.number(below: 60)
         policy.maxLost = chance.hit(0.3) ? 1 : 10
         policy.claimTimeout = chance.seconds(3...30)
+        policy.dayMaxCards = chance.hit(0.2) ? 1 + chance.number(below: 3) : 0
+        policy.nightMaxCards = chance.hit(0.5) ? 1 : 0
+        policy.logsDecisions = chance.hit(0.1)
         world = World(seed: seed, policy: policy, isTelling: isTelling)
     }
 
@@ -172,7 +175,7 @@ private final class RandomWalk {
 
     private func makeTrouble() {
         let worker = chance.element(of: world.workers)
-        switch chance.number(below: 13) {
+        switch chance.number(below: 14) {
         case 0, 1: world.changeLeader()
         case 2: world.changeLeader(overlap: chance.seconds(0.1...10))
         case 3:
@@ -189,6 +192,7 @@ private final class RandomWalk {
             worker?.drain()
             world.agenda.after(chance.seconds(15...25)) { worker?.start() }
         case 9: world.leader?.receive(.reconnected)
+        case 10: world.leader?.receive(.phase(chance.hit(0.5) ? .night : .day))
         default: if let worker { disturb(worker.gpu) }
         }
     }

@@ -38,6 +38,7 @@ struct Bench {
     private(set) var pulls: [Int] = []
     private(set) var replies: [UInt64: [JSON]] = [:]
     private(set) var probes: [GPUID] = []
+    private(set) var decisions: [Decision] = []
     private(set) var evictions: [(gpu: GPUID, job: JobID, attempt: AttemptID, code: FailureCode, reason: String)] = []
     private(set) var told: [(event: String, details: JSONObject)] = []
     private(set) var notices: [String] = []
@@ -95,6 +96,7 @@ struct Bench {
         case .requestEvict(let gpu, let job, let attempt, let code, let reason):
             evictions.append((gpu, job, attempt, code, reason))
         case .requestProbe(let gpu): probes.append(gpu)
+        case .decided(let decision): decisions.append(decision)
         case .writeControl(let record, let expected):
             controlWrites.append(ControlWrite(record: record, expected: expected))
         case .readRecord(let job): reads.append(job)

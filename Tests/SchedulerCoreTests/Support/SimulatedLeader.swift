@@ -172,7 +172,7 @@ final class SimulatedLeader {
             later { $0.world.offerSubmissions() }
         case .armTimer(let time): arm(time)
         case .notice(let text): world.tell("\(name): \(text)")
-        case .reply, .announce: break
+        case .reply, .announce, .decided: break
         }
     }
 

@@ -29,6 +29,8 @@ final class SimulatedWorker {
     private var isReady = false
     private var isDraining = false
     private var isSilent = false
+    /// Nearly every job fails on it.
+    private let isBad: Bool
     /// It has seen a sign of sickness, and no probe has succeeded since.
     private var isSick = false
     private var running: [Attempt] = []
@@ -42,6 +44,7 @@ final class SimulatedWorker {
         self.slots = slots
         self.world = world
         ids = world.chance.ids()
+        isBad = world.chance.hit(0.15)
     }
 
     private var name: String { "W\(gpu)" }
@@ -265,7 +268,7 @@ final class SimulatedWorker {
         let attempt = Attempt(record: record, sequence: sequence, run: run)
         running.append(attempt)
         let seconds = world.chance.hit(0.3) ? 0.05 : 0.2 + 12 * world.chance.unit()
-        let status = world.chance.hit(0.25) ? 1 : 0
+        let status = world.chance.hit(isBad ? 0.95 : 0.25) ? 1 : 0
         after(.inSeconds(seconds)) { [self] in
             let chance = world.chance.unit()
             let ended = outcome(exit: status, seconds: seconds)
