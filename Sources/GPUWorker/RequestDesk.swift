@@ -20,12 +20,14 @@ final class RequestDesk: Sendable {
     private let context: WorkerContext
     private let mailbox: Mailbox<WorkerEvent>
     private let pulse: WorkerPulse
+    private let caches: CacheDesk
     private let state = Mutex(State())
 
-    init(context: WorkerContext, mailbox: Mailbox<WorkerEvent>, pulse: WorkerPulse) {
+    init(context: WorkerContext, mailbox: Mailbox<WorkerEvent>, pulse: WorkerPulse, caches: CacheDesk) {
         self.context = context
         self.mailbox = mailbox
         self.pulse = pulse
+        self.caches = caches
     }
 
     func start() throws(NATSError) {
@@ -54,7 +56,9 @@ final class RequestDesk: Sendable {
     /// A new leader knows this worker from its registration alone: it places nothing here before the first heartbeat.
     private func greet(_ message: NATSMessage) {
         do {
-            if try JSON(parsing: message.payload)["event"] == "leading" { pulse.beat() }
+            guard try JSON(parsing: message.payload)["event"] == "leading" else { return }
+            pulse.beat()
+            caches.beat()
         } catch {
             context.logger.debug(
                 "ignored a message",

@@ -32,6 +32,7 @@ final class TaskLauncher: Sendable {
     private let runner: TaskRunner
     private let journal: AttemptJournal
     private let directories: TaskDirectories
+    private let caches: CacheDesk
     private let work = BlockingWork(label: "gpu-worker.files")
     private let state = Mutex(State())
 
@@ -40,13 +41,15 @@ final class TaskLauncher: Sendable {
         mailbox: Mailbox<WorkerEvent>,
         runner: TaskRunner,
         journal: AttemptJournal,
-        directories: TaskDirectories
+        directories: TaskDirectories,
+        caches: CacheDesk
     ) {
         self.context = context
         self.mailbox = mailbox
         self.runner = runner
         self.journal = journal
         self.directories = directories
+        self.caches = caches
     }
 
     // MARK: before
@@ -115,6 +118,7 @@ final class TaskLauncher: Sendable {
     ) throws(LaunchFailure) -> String {
         do {
             let task = try record.task()
+            caches.note(task.cacheKeys)
             let own = try directories.open(task: record.id.text)
             let settings = context.settings.settings
             let allowed = settings[WorkerSettings.Keys.allowedDirectories]

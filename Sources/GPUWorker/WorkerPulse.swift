@@ -58,7 +58,7 @@ final class WorkerPulse: Sendable {
         }
     }
 
-    private static func repeating(every interval: Duration, _ body: () async -> Void) async {
+    static func repeating(every interval: Duration, _ body: () async -> Void) async {
         let clock = ContinuousClock()
         var next = clock.now
         while !Task.isCancelled {

@@ -26,6 +26,7 @@ struct WorkerService: Sendable {
         let runner: TaskRunner
         let mailbox = Mailbox<WorkerEvent>()
         let context = try makeContext(device)
+        let caches = CacheDesk(context: context)
         do throws(TaskRunnerError) {
             let journal = try AttemptJournal(root: settings.logDirectory, limits: limits(share: 1))
             let directories = try TaskDirectories(cachePath: settings.cacheDirectory, limits: limits(share: 4))
@@ -36,7 +37,8 @@ struct WorkerService: Sendable {
                 mailbox: mailbox,
                 runner: runner,
                 journal: journal,
-                directories: directories
+                directories: directories,
+                caches: caches
             )
         } catch {
             throw FatalError(error, settings)
@@ -71,7 +73,7 @@ struct WorkerService: Sendable {
                 ProbeCommand(line: $0, context: context, runner: runner)
             }
         )
-        try await serve(context, mailbox, launcher, pulse, keeper, registration)
+        try await serve(context, mailbox, launcher, pulse, keeper, caches, registration)
         await context.connection.close()
         reactor.stop()
         _ = consume lock
@@ -183,13 +185,15 @@ struct WorkerService: Sendable {
         _ launcher: TaskLauncher,
         _ pulse: WorkerPulse,
         _ keeper: CardKeeper,
+        _ caches: CacheDesk,
         _ registration: Registration
     ) async throws(FatalError) {
-        let requests = RequestDesk(context: context, mailbox: mailbox, pulse: pulse)
+        let requests = RequestDesk(context: context, mailbox: mailbox, pulse: pulse, caches: caches)
         let inbox = RunInbox(context: context, mailbox: mailbox)
         do throws(NATSError) {
             try requests.start()
             try keeper.start()
+            try caches.start()
         } catch {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
@@ -222,10 +226,12 @@ struct WorkerService: Sendable {
             launcher: launcher,
             pulse: pulse,
             requests: requests,
-            keeper: keeper
+            keeper: keeper,
+            caches: caches
         )
         await shell.run(core, recovered: registration.recovered)
         requests.stop()
+        caches.stop()
         inbox.close()
         await keeper.end()
         if let error = replaced.withLock({ $0 }) { throw error }

@@ -100,6 +100,17 @@ struct WorkerSettings: Sendable {
             in: 0.2...300,
             help: "how often the card is measured"
         )
+        static let cacheHeartbeat = SettingKey<Double>.seconds(
+            "CACHE_HEARTBEAT_SEC",
+            default: 15,
+            in: 0.2...3600,
+            help: "how often the worker tells what its card's cache holds"
+        )
+        static let tellsCache = SettingKey<Bool>.yesNo(
+            "NATS_ENABLE",
+            default: true,
+            help: "whether the cache is told of on the bus, and may be saved and warmed from there (gpucache.conf)"
+        )
         static let heartbeatTTL = SettingKey<Double>.seconds(
             "HEARTBEAT_TTL_SEC",
             default: 15,
@@ -236,7 +247,8 @@ struct WorkerSettings: Sendable {
         static let all: [SettingDeclaration] = [
             gpu.declaration, pins.declaration, exclude.declaration, node.declaration, mergeRoot.declaration,
             baseRoot.declaration, ramRoot.declaration,
-            logRoot.declaration, heartbeat.declaration, metrics.declaration, heartbeatTTL.declaration,
+            logRoot.declaration, heartbeat.declaration, metrics.declaration,
+            cacheHeartbeat.declaration, tellsCache.declaration, heartbeatTTL.declaration,
             timeout.declaration, slots.declaration, maxTemperature.declaration,
             dayMaxTemperature.declaration, nightMaxTemperature.declaration, powerCap.declaration,
             dayPowerCap.declaration, nightPowerCap.declaration, performanceLevel.declaration,

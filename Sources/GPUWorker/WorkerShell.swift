@@ -15,6 +15,7 @@ struct WorkerShell: Sendable {
     let pulse: WorkerPulse
     let requests: RequestDesk
     let keeper: CardKeeper
+    let caches: CacheDesk
 
     /// Works until it was told to stop and nothing is left to do.
     func run(_ core: WorkerCore, recovered: [RecoveredAttempt]) async {
@@ -90,6 +91,7 @@ struct WorkerShell: Sendable {
         context.tell("up", context.facts)
         pulse.ready()
         group.addTask { await inbox.serve() }
+        group.addTask { [caches] in await caches.run() }
         group.addTask { await pulse.run { [keeper] in await keeper.look() } }
         context.logger.notice("ready", metadata: ["gpu": "\(context.gpu)", "incarnation": "\(context.incarnation)"])
     }

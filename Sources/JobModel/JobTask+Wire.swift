@@ -46,6 +46,7 @@ extension JobTask {
         maxWait = try fields.duration("max_wait")
         maxRetries = try fields.integer("max_retries", in: TaskLimits.maxRetries)
         priority = try fields.integer("priority", in: TaskLimits.priority) ?? 0
+        cacheKeys = try fields.cacheKeys()
         retryOf = try Self.jobID(json["retry_of"], field: "retry_of", of: id)
         submittedAt = try fields.number("submitted_at")
     }
@@ -196,6 +197,27 @@ private struct TaskFields {
             variables.append(JobTask.Variable(name: field.key, value: text))
         }
         return variables
+    }
+
+    func cacheKeys() throws(TaskRefusal) -> [CacheKey] {
+        guard let value = present("cache_key") else { return [] }
+        guard let elements = value.arrayValue ?? value.stringValue.map({ [.string($0)] }) else {
+            throw refuse("cache_key must be a path or an array of paths, not \(value.kind)")
+        }
+        guard elements.count <= CacheKey.countLimit else {
+            throw refuse("cache_key names \(elements.count) paths; at most \(CacheKey.countLimit) are heeded")
+        }
+        var keys: Set<CacheKey> = []
+        for element in elements {
+            guard let text = element.stringValue else {
+                throw refuse("cache_key must hold strings, not \(element.kind)")
+            }
+            guard let key = CacheKey(text) else {
+                throw refuse("cache_key \(JobTask.quoted(text)) \(CacheKey.problem(in: text) ?? "is no path")")
+            }
+            keys.insert(key)
+        }
+        return keys.sorted()
     }
 
     func duration(_ key: String) throws(TaskRefusal) -> Duration? {

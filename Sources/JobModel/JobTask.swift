@@ -45,6 +45,8 @@ package struct JobTask: Sendable, Equatable {
     package var priority: Int
     /// How long the job may wait for its first card before it fails; nil means the pool's default.
     package var maxWait: Duration?
+    /// What the job reads: of the cards that may run it, one whose cache has it is preferred. Sorted, each once.
+    package var cacheKeys: [CacheKey]
     /// The job that this one runs again.
     package var retryOf: JobID?
     /// The client's clock when it first submitted this, seconds since 1970.

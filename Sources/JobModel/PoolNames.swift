@@ -55,6 +55,13 @@ package struct PoolNames: Sendable, Equatable {
     /// The durable consumer of a card's runs.
     package func runConsumer(_ gpu: GPUID) -> String { "GPU_RUN_\(gpu.text)" }
 
+    // Caches
+    package var cacheHeartbeat: String { subjectPrefix + "gpu.cache.heartbeat" }
+    /// Requests to the workers about their cards' caches, and what became of them.
+    package func cacheRequest(_ verb: CacheRequest.Verb) -> String { "\(subjectPrefix)gpu.cache.\(verb.rawValue)" }
+    package func cacheDone(_ verb: CacheRequest.Verb) -> String { cacheRequest(verb) + ".done" }
+    package func cacheError(_ verb: CacheRequest.Verb) -> String { cacheRequest(verb) + ".err" }
+
     // Control
     package var leader: String { subjectPrefix + "gpu.ctl.leader" }
     package var resultsPlace: String { subjectPrefix + "gpu.ctl.results" }

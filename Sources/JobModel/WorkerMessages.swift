@@ -210,7 +210,7 @@ package struct WorkerNotice: Sendable, Equatable {
 }
 
 /// The two fields that every message of a worker has.
-private struct WorkerFields {
+struct WorkerFields {
     let json: JSON
     let gpu: GPUID
     let incarnation: Incarnation

@@ -33,6 +33,8 @@ final class EventSources: Sendable {
         let names = context.names
         try listen(names.heartbeat) { payload throws(MalformedMessage) in .heartbeat(try Heartbeat(parsing: payload)) }
         try listen(names.metrics) { payload throws(MalformedMessage) in .reading(try CardReading(parsing: payload)) }
+        try listen(names.cacheHeartbeat) { payload throws(MalformedMessage) in .cache(try CacheReport(parsing: payload))
+        }
         try listen(names.workerDown) { payload throws(MalformedMessage) in
             .workerDown(try WorkerNotice(parsing: payload))
         }

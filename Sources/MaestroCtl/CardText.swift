@@ -91,7 +91,7 @@ enum CardText {
     /// What a person or the leader has said of the card.
     private static func notes(on card: CardView) -> [(String, String)] {
         var lines: [(String, String)] = []
-        for part in ["cordon", "drain", "quarantine", "probation", "hold"] {
+        for part in ["cordon", "drain", "quarantine", "probation", "hold", "cache"] {
             guard let object = card.json[part]?.objectValue else { continue }
             let fields = object.map { "\($0.key) \(text($0.value, of: $0.key))" }
             lines.append((part, fields.joined(separator: ", ")))

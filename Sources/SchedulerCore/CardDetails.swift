@@ -7,6 +7,10 @@ struct CardDetails: Sendable {
     /// The last reading of the card, of whatever life of its worker.
     var reading: CardReading?
     var history = CardHistory()
+    /// What its worker last told of its cache, in its present life.
+    var cache: CacheReport?
+    /// What that cache holds.
+    var cacheHolds: Set<CacheKey> = []
     /// Jobs that ended well on it since its probation began.
     var probationSuccesses = 0
     /// Signs of sickness are not heeded before: they were sent before the card was cleared.

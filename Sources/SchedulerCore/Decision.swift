@@ -19,7 +19,10 @@ package struct Decision: Sendable, Equatable {
         /// Attempts that were bound to it, and how many may run there at once.
         package var load: Int
         package var slots: Int
+        /// What placed the card; ``cacheBonus`` is taken off already.
         package var score: Double
+        /// What was taken off because its cache has what the job reads.
+        package var cacheBonus: Double
         /// Why it could not take the job; empty when it could.
         package var objection: String
     }
@@ -42,6 +45,7 @@ extension Decision.Candidate {
         object["load"] = .int(load)
         object["slots"] = .int(slots)
         object["score"] = .double(score)
+        if cacheBonus > 0 { object["cache_bonus"] = .double(cacheBonus) }
         object["objection"] = .string(objection)
         return .object(object)
     }
@@ -52,15 +56,18 @@ extension SchedulerCore {
     func decision(_ job: JobID, _ attempt: AttemptID, to gpu: GPUID, _ placement: PlacementClass, at now: Timestamp)
         -> Decision
     {
+        let keys = jobs[job]?.cacheKeys ?? []
         let candidates = candidates(for: placement).compactMap { cards[$0] }.map { card in
-            Decision.Candidate(
+            let bonus = cacheBonus(of: card.id, for: keys)
+            return Decision.Candidate(
                 gpu: card.id,
                 busyPercent: card.busyPercent,
                 temperature: card.temperature,
                 isStale: card.isStale(policy: policy, at: now),
                 load: card.assigned.count,
                 slots: card.slots,
-                score: card.score(policy: policy, at: now),
+                score: card.score(policy: policy, at: now) - bonus,
+                cacheBonus: bonus,
                 objection: obstacle(on: card, for: placement, at: now)
             )
         }

@@ -8,6 +8,8 @@ struct Job: Sendable {
     var placement: PlacementClass
     let kind: JobKind
     var priority: Int
+    /// What it reads: cards whose caches have it score better.
+    let cacheKeys: [CacheKey]
 
     /// The next revision, while its write is under way; nothing else is decided for the job until that has ended.
     var pending: JobRecord?
@@ -50,6 +52,7 @@ struct Job: Sendable {
         placement = PlacementClass(pin: task.gpu)
         kind = JobKind(task.command)
         priority = task.priority
+        cacheKeys = task.cacheKeys
     }
 
     /// It may be bound to a card now.

@@ -98,6 +98,7 @@ extension SchedulerCore {
         row["temp_c"] = card.temperature.map { .double($0) }
         row["metrics_age"] = card.readAt.map { .double((now - $0).inSeconds) }
         if let reading = details.reading { add(reading, to: &row) }
+        row["cache"] = details.cache?.summary
         add(details, to: &row, at: now)
         return row
     }

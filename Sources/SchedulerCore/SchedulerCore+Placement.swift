@@ -26,7 +26,7 @@ extension SchedulerCore {
                 unplaceable[placement] = nil
                 continue
             }
-            guard let card = bestCard(for: placement, at: now) else {
+            guard let card = bestCard(for: placement, reading: jobs[place.job]?.cacheKeys ?? [], at: now) else {
                 noteUnplaceable(placement, at: now)
                 continue
             }
@@ -48,8 +48,8 @@ extension SchedulerCore {
     }
 
     /// The card for a class: one with a free slot before one where the job would wait, then the emptier, then the
-    /// better score, then the lower id.
-    private func bestCard(for placement: PlacementClass, at now: Timestamp) -> GPUID? {
+    /// better score, then the lower id. What a job reads makes no class of its own, or there would be as many as files.
+    private func bestCard(for placement: PlacementClass, reading keys: [CacheKey], at now: Timestamp) -> GPUID? {
         var best: (rank: (Int, Int, Double), card: GPUID)?
         for gpu in candidates(for: placement) {
             guard let card = cards[gpu], card.objection(policy: policy, at: now) == nil,
@@ -57,7 +57,8 @@ extension SchedulerCore {
             else { continue }
             let load = card.assigned.count
             guard load < card.capacity(policy: policy) else { continue }
-            let rank = (load < card.slots ? 0 : 1, load, card.score(policy: policy, at: now))
+            let score = card.score(policy: policy, at: now) - cacheBonus(of: gpu, for: keys)
+            let rank = (load < card.slots ? 0 : 1, load, score)
             if best.map({ rank < $0.rank }) ?? true { best = (rank, gpu) }
         }
         return best?.card

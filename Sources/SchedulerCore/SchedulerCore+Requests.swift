@@ -75,7 +75,7 @@ extension SchedulerCore {
         } else if job.record.state == .retry, let due = job.retryDue {
             answer["due_in"] = .double(max(0, (due - now).inSeconds))
         } else if job.isWaiting {
-            let views = candidates(for: job.placement).map { view(of: $0, for: job.placement, at: now) }
+            let views = candidates(for: job.placement).map { view(of: $0, for: job, at: now) }
             answer["cards"] = .array(views)
             if job.record.reason.isEmpty { answer["reason"] = .string(waitingSummary(job, at: now)) }
         }
@@ -88,15 +88,18 @@ extension SchedulerCore {
     }
 
     /// One card as the placement of a job sees it.
-    private func view(of gpu: GPUID, for placement: PlacementClass, at now: Timestamp) -> JSON {
+    private func view(of gpu: GPUID, for job: Job, at now: Timestamp) -> JSON {
         guard let card = cards[gpu] else {
             return ["gpu_id": gpu.json, "eligible": false, "reason": "its worker has not been heard of"]
         }
-        let obstacle = obstacle(on: card, for: placement, at: now)
-        return [
+        let obstacle = obstacle(on: card, for: job.placement, at: now)
+        let bonus = cacheBonus(of: gpu, for: job.cacheKeys)
+        var view: JSONObject = [
             "gpu_id": gpu.json, "eligible": .bool(obstacle.isEmpty),
-            "score": .double(card.score(policy: policy, at: now)), "reason": .string(obstacle),
+            "score": .double(card.score(policy: policy, at: now) - bonus), "reason": .string(obstacle),
         ]
+        if !job.cacheKeys.isEmpty { view["cache_bonus"] = .double(bonus) }
+        return .object(view)
     }
 
     private static func story(of record: JobRecord) -> JSON {

@@ -32,6 +32,7 @@ extension SchedulerCore {
         cards[gpu]?.isDraining = false
         cards[gpu]?.lastHeard = now
         details[gpu]?.seenAt = now
+        forgetCache(of: gpu)
         watch(gpu)
         noteState(of: gpu, at: now)
         if let heartbeat = strangers.removeValue(forKey: gpu), heartbeat.incarnation == registration.incarnation {

@@ -114,6 +114,7 @@ package struct SchedulerCore: Sendable {
         case .registered(let registration): register(registration, at: now)
         case .heartbeat(let heartbeat): hear(heartbeat, at: now)
         case .reading(let reading): note(reading, at: now)
+        case .cache(let report): note(report)
         case .workerDown(let notice): noteDown(notice, at: now)
         case .cardControl(let revision): observe(revision, at: now)
         case .cardControlUnreadable(let gpu, let sequence, let reason): noteUnreadable(gpu, sequence, reason, at: now)

@@ -127,6 +127,7 @@ package enum SchedulerEvent: Sendable {
     case registered(WorkerRegistration)
     case heartbeat(Heartbeat)
     case reading(CardReading)
+    case cache(CacheReport)
     case workerDown(WorkerNotice)
     /// A card's control record; our own writes come back this way too.
     case cardControl(ControlRevision)

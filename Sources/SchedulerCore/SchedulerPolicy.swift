@@ -9,6 +9,8 @@ package struct SchedulerPolicy: Sendable {
     /// Degrees Celsius above which a card gets no job; it gets some again ``coolDown`` degrees lower.
     package var maxTemperature = 78.0
     package var coolDown = 10.0
+    /// What is taken off the score of a card whose cache has all that a job reads; of one that has a part, that part.
+    package var cacheBonus = 20.0
     /// A card that is busier than this, without a job of ours, gets none.
     package var maxBusyPercent = 95.0
     /// Defaults for tasks that do not say.

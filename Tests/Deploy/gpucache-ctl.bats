@@ -31,7 +31,7 @@ refused() {
 @test "help tells every command, wrong command lines end with 64" {
     run "$tool" --help
     [ "$status" -eq 0 ]
-    for word in detect status enable disable mount unmount sync prewarm check; do [[ $output == *"  $word "* ]]; done
+    for word in detect status enable disable mount unmount sync prewarm answer check; do [[ $output == *"  $word "* ]]; done
     run "$tool"
     [ "$status" -eq 64 ]
     run "$tool" fly
@@ -151,4 +151,34 @@ refused() {
     PREWARM_ON_BOOT=no run "$tool" prewarm --on-boot
     [ "$status" -eq 0 ]
     [ ! -e "$BATS_TEST_TMPDIR/calls" ]
+}
+
+@test "answer does what a worker may ask for, and nothing else" {
+    mkdir -p "$BATS_TEST_TMPDIR/base/gpu0"
+    printf 'BASE_ROOT=%s/base\nRAM_ROOT=%s/ram\nMERGE_ROOT=%s/merge\n' "$BATS_TEST_TMPDIR" "$BATS_TEST_TMPDIR" "$BATS_TEST_TMPDIR" \
+        >"$GPUCACHE_CONF"
+    run "$tool" answer <<<"prewarm 0"
+    [ "$status" -eq 0 ]
+    [[ $output == "ok gpu0: files of "*" are in memory" ]]
+    run "$tool" answer <<<"sync 0"
+    [[ $output == "err gpu0: nothing to save: the cache is not mounted" ]]
+    for line in "" "sync" "sync all" "sync 1024" "disable 0" 'sync 0 1' 'sync 0;id' "--help"; do
+        run "$tool" answer <<<"$line"
+        [ "$status" -eq 0 ]
+        [[ $output == "err this is no request"* ]]
+    done
+    NATS_ENABLE=no run "$tool" answer <<<"sync 0"
+    [[ $output == "err NATS_ENABLE is"* ]]
+}
+
+@test "enable puts the socket where RAM_ROOT is" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root"
+    stub systemctl
+    echo RAM_ROOT=/run/other >"$GPUCACHE_CONF"
+    SYSTEMD_DIR=$BATS_TEST_TMPDIR/units run "$tool" enable 0
+    [ "$status" -eq 0 ]
+    grep -q '^ListenStream=/run/other/ask.sock$' "$BATS_TEST_TMPDIR/units/gpucache-ask.socket.d/path.conf"
+    : >"$GPUCACHE_CONF"
+    SYSTEMD_DIR=$BATS_TEST_TMPDIR/units run "$tool" enable 0
+    [ ! -e "$BATS_TEST_TMPDIR/units/gpucache-ask.socket.d/path.conf" ]
 }

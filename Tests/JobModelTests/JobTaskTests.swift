@@ -14,7 +14,8 @@ import JobModel
         let task = try parse(
             #"""
             {"task_id":"a-1","type":"cmd","cmd":["x","y"],"gpu":"rig1-3","cwd":"models","env":{"A":"b","N":5},
-             "timeout":1.5,"max_retries":0,"priority":-7,"max_wait":60,"retry_of":"a-0","submitted_at":12.5,"new":[1]}
+             "timeout":1.5,"max_retries":0,"priority":-7,"max_wait":60,"retry_of":"a-0","submitted_at":12.5,"new":[1],
+             "cache_key":["models/b/","./a","models/b"]}
             """#
         )
         #expect(task.id?.text == "a-1")
@@ -27,6 +28,9 @@ import JobModel
         #expect(task.maxWait == .seconds(60))
         #expect(task.retryOf?.text == "a-0")
         #expect(task.submittedAt == 12.5)
+        #expect(task.cacheKeys.map(\.path) == ["a", "models/b"])
+        #expect(try parse(#"{"cmd":["a"],"cache_key":"/mnt/x"}"#).cacheKeys.map(\.path) == ["/mnt/x"])
+        #expect(try parse(#"{"cmd":["a"],"cache_key":null}"#).cacheKeys.isEmpty)
     }
 
     /// Text, and a word that the reason has to hold so that a person knows what to change.
@@ -47,7 +51,10 @@ import JobModel
         (#"{"cmd":["a"],"task_id":"a.b"}"#, "letters"), (#"{"cmd":["a"],"task_id":"a b"}"#, "letters"),
         (#"{"cmd":["a"],"task_id":"*"}"#, "letters"), (#"{"cmd":["a"],"task_id":"../x"}"#, "letters"),
         (#"{"cmd":["a"],"task_id":""}"#, "empty"), (#"{"cmd":["a"],"task_id":5}"#, "string"),
-        (#"{"cmd":["a"],"priority":1000}"#, "priority"),
+        (#"{"cmd":["a"],"priority":1000}"#, "priority"), (#"{"cmd":["a"],"cache_key":7}"#, "cache_key"),
+        (#"{"cmd":["a"],"cache_key":""}"#, "names nothing"), (#"{"cmd":["a"],"cache_key":["a/../b"]}"#, "'..'"),
+        (#"{"cmd":["a"],"cache_key":"a\nb"}"#, "control"), (#"{"cmd":["a"],"cache_key":[1]}"#, "strings"),
+        (#"{"cmd":["a"],"cache_key":["1","2","3","4","5","6","7","8","9"]}"#, "at most 8"),
     ]
 
     @Test(arguments: refused) func refusesWithAReason(text: String, word: String) {

@@ -125,12 +125,12 @@ def refused(server: SecureServer, role: str, *, publish: str = "", subscribe: st
 
 DENIED = {
     "maestro": [
-        "gpu.task.enqueue", "gpu.task.done", "gpu.task.log.x", "gpu.worker.heartbeat", "maestro.api.cancel",
+        "gpu.task.enqueue", "gpu.task.done", "gpu.task.log.x", "gpu.worker.heartbeat", "maestro.api.cancel", "gpu.cache.sync",
         "$JS.API.STREAM.DELETE.ORG_JOBS", "$JS.API.STREAM.PURGE.ORG_JOBS", "$JS.API.CONSUMER.MSG.NEXT.ORG_RUN.GPU_RUN_0", "other",
     ],
     "worker": [
         "gpu.task.enqueue", "gpu.task.run.1", "gpu.ctl.leader", "gpu.ctl.results", "maestro.state", "maestro.heartbeat",
-        "maestro.api.cancel", "gpu.worker.0.cancel", "$JS.API.STREAM.DELETE.ORG_JOBS", "$JS.API.STREAM.MSG.DELETE.ORG_JOBS",
+        "maestro.api.cancel", "gpu.worker.0.cancel", "gpu.cache.sync", "gpu.cache.prewarm", "$JS.API.STREAM.DELETE.ORG_JOBS", "$JS.API.STREAM.MSG.DELETE.ORG_JOBS",
         "$JS.API.STREAM.UPDATE.ORG_JOBS", "$JS.API.STREAM.PURGE.ORG_RUN", "$JS.API.CONSUMER.MSG.NEXT.ORG_WQ.MAESTRO_ENQ",
         "$JS.API.CONSUMER.CREATE.ORG_EVENTS", "$JS.API.CONSUMER.CREATE.ORG_LOGS", "$JS.ACK.ORG_WQ.MAESTRO_ENQ.1.1.1.1.1", "other",
     ],
@@ -138,23 +138,24 @@ DENIED = {
         "gpu.task.state.x", "gpu.task.run.0", "gpu.task.done", "gpu.task.err", "gpu.task.result.x", "gpu.task.log.x",
         "gpu.ctl.leader", "gpu.ctl.worker-0", "gpu.worker.0.cancel", "gpu.worker.0.evict", "gpu.worker.heartbeat",
         "maestro.state", "maestro.api.cordon", "maestro.api.clear", "circadian.phase",
+        "gpu.cache.sync", "gpu.cache.prewarm", "gpu.cache.heartbeat", "gpu.cache.sync.done",
         "$JS.API.STREAM.DELETE.ORG_WQ", "$JS.API.STREAM.MSG.DELETE.ORG_WQ", "$JS.API.STREAM.PURGE.ORG_WQ",
         "$JS.API.CONSUMER.MSG.NEXT.ORG_WQ.MAESTRO_ENQ", "$JS.API.CONSUMER.MSG.NEXT.ORG_RUN.GPU_RUN_0",
         "$JS.API.CONSUMER.DURABLE.CREATE.ORG_WQ.x", "$JS.API.CONSUMER.CREATE.ORG_RUN", "$JS.API.CONSUMER.DELETE.ORG_WQ.MAESTRO_ENQ", "other",
     ],
     "observer": [
         "gpu.task.enqueue", "gpu.task.state.x", "gpu.task.run.0", "gpu.task.done", "gpu.task.result.x", "gpu.ctl.leader",
-        "gpu.ctl.worker-0", "gpu.worker.0.cancel", "gpu.worker.heartbeat", "maestro.api.cancel", "maestro.state",
+        "gpu.ctl.worker-0", "gpu.worker.0.cancel", "gpu.worker.heartbeat", "maestro.api.cancel", "maestro.state", "gpu.cache.sync", "gpu.cache.heartbeat",
         "$JS.API.STREAM.CREATE.X", "$JS.API.STREAM.DELETE.ORG_JOBS", "$JS.API.STREAM.MSG.DELETE.ORG_JOBS",
         "$JS.API.CONSUMER.MSG.NEXT.ORG_WQ.MAESTRO_ENQ", "$JS.API.CONSUMER.CREATE.ORG_WQ", "$JS.ACK.ORG_WQ.MAESTRO_ENQ.1.1.1.1.1", "other",
     ],
 }
 ALLOWED = {
-    "admin": ["gpu.task.state.x", "$JS.API.STREAM.INFO.ORG_JOBS", "maestro.api.cordon", "other"],
+    "admin": ["gpu.task.state.x", "gpu.cache.sync", "$JS.API.STREAM.INFO.ORG_JOBS", "maestro.api.cordon", "other"],
     "maestro": [
         "gpu.task.state.x", "gpu.worker.9.cancel", "gpu.worker.9.evict", "gpu.worker.9.probe", "gpu.ctl.card-9", "maestro.heartbeat",
     ],
-    "worker": ["gpu.task.state.x", "gpu.task.log.x", "gpu.ctl.worker-9"],
+    "worker": ["gpu.task.state.x", "gpu.task.log.x", "gpu.cache.heartbeat", "gpu.cache.prewarm.err", "gpu.ctl.worker-9"],
     "submitter": ["gpu.task.enqueue", "maestro.api.status", "maestro.api.gpu", "maestro.api.cancel"],
     "observer": ["maestro.api.status", "maestro.api.gpu", "$JS.API.STREAM.INFO.ORG_JOBS"],
 }

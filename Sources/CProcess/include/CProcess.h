@@ -121,4 +121,15 @@ void cprocess_wake_clear(int fd);
 /// is processor 0). Returns 0, or -1 with errno set when none of them is to be had.
 int cprocess_restrict_to_processors(const unsigned char *mask, size_t size);
 
+/// Of the file system that a path lies on: whether it is an overlay, and its bytes. Those of an overlay are of the file
+/// system that it writes to.
+typedef struct {
+    int is_overlay;
+    uint64_t size;
+    uint64_t free;
+} cprocess_filesystem_facts;
+
+/// 0, or -1 with errno set.
+int cprocess_filesystem(const char *path, cprocess_filesystem_facts *facts);
+
 #endif

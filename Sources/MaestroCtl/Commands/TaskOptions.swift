@@ -37,6 +37,13 @@ struct TaskOptions: ParsableArguments {
     @Option(help: ArgumentHelp("How long the job may wait for a card before it fails.", valueName: "time"))
     var maxWait: TimeSpan?
     @Option(
+        help: ArgumentHelp(
+            "A path that the job reads: a card whose cache has it is preferred; may be repeated.",
+            valueName: "path"
+        )
+    )
+    var cacheKey: [String] = []
+    @Option(
         parsing: .remaining,
         help: ArgumentHelp("The program and its arguments: all that follows.", valueName: "program argument ...")
     )
@@ -51,6 +58,7 @@ struct TaskOptions: ParsableArguments {
     var isEmpty: Bool {
         shell == nil && cmd.isEmpty && command.isEmpty && id == nil && name == nil && gpu == nil && cwd == nil
             && env.isEmpty && timeout == nil && maxRetries == nil && priority == nil && maxWait == nil && type == nil
+            && cacheKey.isEmpty
     }
 
     /// - Throws: `ValidationError` unless exactly one command is given.
@@ -89,6 +97,7 @@ struct TaskOptions: ParsableArguments {
         if let maxRetries { task["max_retries"] = .int(maxRetries) }
         if let priority { task["priority"] = .int(priority) }
         if let maxWait { task["max_wait"] = .double(maxWait.seconds) }
+        if !cacheKey.isEmpty { task["cache_key"] = .array(cacheKey.map { .string($0) }) }
         return .object(task)
     }
 

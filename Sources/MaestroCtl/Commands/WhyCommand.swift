@@ -56,9 +56,17 @@ struct WhyCommand: AsyncParsableCommand {
                 Table.Cell(card["gpu_id"].flatMap { GPUID($0) }?.text ?? "?"),
                 Table.Cell(card["score"]?.doubleValue.map { Printable.fixed($0, 1) } ?? "-"),
                 Table.Cell(isEligible ? "yes" : "no", isEligible ? .green : .yellow),
-                Table.Cell(card["reason"]?.stringValue ?? ""),
+                Table.Cell(Self.reason(card, isEligible: isEligible)),
             ])
         }
         for line in table.lines(width: Console.width, paint: Paint(.output), overflow: .wrapped) { Console.print(line) }
+    }
+
+    /// Why a card does not take the job; of one that does, what its cache is worth.
+    private static func reason(_ card: JSON, isEligible: Bool) -> String {
+        guard isEligible, let bonus = card["cache_bonus"]?.doubleValue else { return card["reason"]?.stringValue ?? "" }
+        return bonus > 0
+            ? "its cache has what the job reads (score \(Printable.fixed(bonus, 0)) better)"
+            : "its cache lacks what the job reads"
     }
 }
