@@ -102,6 +102,46 @@ package struct PoolStreams: Sendable {
         for definition in definitions { try await ensure(definition, jetStream) }
     }
 
+    /// Makes the stream of records alone, for those who bring some from elsewhere.
+    package func ensureRecords(_ jetStream: JetStream) async throws(PoolStreamsError) {
+        for definition in definitions where definition.name == names.jobsStream {
+            try await ensure(definition, jetStream)
+        }
+    }
+
+    // MARK: older layouts
+
+    /// What a stream of the pool takes; nothing for a stream that is none of the pool's.
+    package func subjects(of stream: String) -> [String] {
+        definitions.first { $0.name == stream }?.subjects ?? []
+    }
+
+    /// The stream has the name of one of the pool's, and is not as that must be.
+    package func differs(_ info: StreamInfo) -> Bool { problem(in: info) != nil }
+
+    /// Why a stream cannot be given this layout where it stands, for a person; nil when it can.
+    package func cannotBecome(_ info: StreamInfo) -> String? {
+        guard let definition = definitions.first(where: { $0.name == info.name }) else { return nil }
+        // A server changes neither of these.
+        let fixed = ["retention", "storage"].filter { info.config[$0] != definition.essential[$0] }
+        guard !fixed.isEmpty else { return nil }
+        let texts = fixed.map {
+            "\($0) \(info.config[$0]?.stringValue ?? "?"), not \(definition.essential[$0]?.stringValue ?? "?")"
+        }
+        return
+            "stream \(info.name) has \(texts.joined(separator: " and ")), which no server changes; copy what you need and remove it"
+    }
+
+    /// The configuration of a stream with the subjects and the settings that it must have; the others stay.
+    package func reshaped(_ info: StreamInfo) -> JSON {
+        guard let definition = definitions.first(where: { $0.name == info.name }),
+            case .object(var config) = info.config
+        else { return info.config }
+        for field in definition.essential { config[field.key] = field.value }
+        config["subjects"] = .array(definition.subjects.map { .string($0) })
+        return .object(config)
+    }
+
     /// Why an existing stream cannot be the pool's stream of its name, for a person; nil when it is as it must be.
     package func problem(in info: StreamInfo) -> String? {
         guard let definition = definitions.first(where: { $0.name == info.name }) else { return nil }
@@ -177,11 +217,11 @@ package struct PoolStreams: Sendable {
     }
 
     private static let advice =
-        "Streams of an older layout are left alone. Either take those subjects out of that stream or remove it (once "
-        + "its messages are no longer needed), or give this pool names of its own by STREAM_PREFIX and SUBJECT_PREFIX"
+        "If it is of an older layout, `maestroctl streams migrate` moves it over and keeps every pending job. Else take "
+        + "those subjects out of that stream, or give this pool names of its own by STREAM_PREFIX and SUBJECT_PREFIX"
 
     private func check(_ info: StreamInfo, _ definition: Definition) throws(PoolStreamsError) {
-        let subjects = (info.config["subjects"]?.arrayValue ?? []).compactMap(\.stringValue)
+        let subjects = info.subjects
         let missing = definition.subjects.filter { !subjects.contains($0) }
         let foreign = subjects.filter { !definition.subjects.contains($0) }
         guard missing.isEmpty, foreign.isEmpty else {

@@ -81,10 +81,35 @@ struct PoolClient: Sendable {
     func requirePool() async throws(FatalError) {
         for stream in [names.workQueueStream, names.jobsStream] {
             do {
-                _ = try await jetStream.streamInfo(stream)
+                try await requireStream(stream)
             } catch {
                 throw Self.failure(error, "stream \(stream)")
             }
+        }
+    }
+
+    /// A cluster that lost a server answers nothing of a stream until another one leads it.
+    private func requireStream(_ stream: String) async throws(JetStreamError) {
+        let end = ContinuousClock.now + Self.election
+        while true {
+            do throws(JetStreamError) {
+                _ = try await jetStream.streamInfo(stream)
+                return
+            } catch {
+                guard Self.mayPass(error), ContinuousClock.now < end, !Task.isCancelled else { throw error }
+            }
+            await Pause.afterFailure()
+        }
+    }
+
+    /// How long the streams of a cluster may be without a leader before a command gives up.
+    private static let election = Duration.seconds(20)
+
+    private static func mayPass(_ error: JetStreamError) -> Bool {
+        switch error {
+        case .refused(let error): error.isUnavailable
+        case .unknown(let cause): cause.code == .timeout
+        default: false
         }
     }
 

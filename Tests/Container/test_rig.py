@@ -17,7 +17,7 @@ CARDS = range(4)
 WORKERS = [f"gpu-worker@{card}.service" for card in CARDS]
 CACHES = [f"gpucache@{card}.service" for card in CARDS]
 SERVICES = ["nats-server.service", "maestro.service", *CACHES, *WORKERS]
-UNITS = "maestro.service gpu-worker@0.service gpucache@0.service gpucache-sync@0.service gpucache-sync@0.timer gpucache-prewarm@0.service maestro-rig.target maestro-nats-sync.service maestro-nats-sync.timer nats-server.service".split()
+UNITS = "maestro.service gpu-worker@0.service gpucache@0.service gpucache-sync@0.service gpucache-sync@0.timer gpucache-prewarm@0.service gpucache-ask.socket gpucache-ask@0.service maestro-rig.target maestro-nats-sync.service maestro-nats-sync.timer nats-server.service".split()
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: it boots a container")
 
@@ -116,6 +116,37 @@ def test_jobs_can_do_in_the_unit_what_compilers_and_runtimes_do(rig: Container) 
     assert "all done as" in told
     # And may not do what is not theirs.
     rig.run("maestroctl", "submit", "--wait", "--retries", "0", "--shell", "! touch /etc/x && ! touch /home/x && ! cat /dev/mem && ! mount -t tmpfs x /mnt")
+
+
+ASK = """
+import json, socket, sys
+subject, payload = sys.argv[1], sys.argv[2].encode()
+bus = socket.create_connection(("127.0.0.1", 4222), timeout=60)
+lines = bus.makefile("rwb")
+lines.readline()
+lines.write(b'CONNECT {"verbose":false}\\r\\nSUB answer 1\\r\\n')
+lines.write(f"PUB {subject} answer {len(payload)}\\r\\n".encode() + payload + b"\\r\\n")
+lines.flush()
+while not lines.readline().startswith(b"MSG answer"):
+    pass
+print(lines.readline().decode())
+"""
+
+
+def test_a_cache_is_saved_and_warmed_when_somebody_asks_on_the_bus(rig: Container) -> None:
+    rig.shell("echo asked >/srv/gpucache/gpu1/asked")
+    for verb in ("sync", "prewarm"):
+        answer = json.loads(rig.run("python3", "-c", ASK, f"gpu.cache.{verb}", json.dumps({"gpu": 1})))
+        assert answer["ok"], f"{answer}\n{rig.journal('gpucache-ask@*.service', 'gpu-worker@1.service')}"
+    assert rig.shell("cat /data/gpucache/gpu1.snapshots/current/asked").strip() == "asked"
+    assert rig.is_active("gpucache-ask.socket")
+    # A job, which runs as the same user, can ask for no more than that.
+    told = rig.run("maestroctl", "submit", "--wait", "--gpu", "1", "--", "python3", "-c", "; ".join([
+        "import socket", "s = socket.socket(socket.AF_UNIX)", "s.connect('/run/gpucache/ask.sock')",
+        "s.sendall(b'unmount 1\\n')", "print(s.makefile().read())",
+    ]))
+    assert "this is no request" in told
+    rig.run("maestroctl", "submit", "--wait", "--retries", "0", "--shell", "! cat /data/gpucache/gpu1.snapshots/current/asked")
 
 
 NUMBA = """

@@ -264,11 +264,11 @@ class Bus:
         self._run(subscribe())
         return events
 
-    def publish(self, subject: str, content: Any) -> None:
+    def publish(self, subject: str, content: Any, reply: str = "") -> None:
         """A core publish: nobody says whether anything kept it."""
 
         async def publish() -> None:
-            await self._client.publish(subject, encode(content))
+            await self._client.publish(subject, encode(content), reply)
             await self._client.flush()
 
         self._run(publish())

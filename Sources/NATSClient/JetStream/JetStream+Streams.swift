@@ -16,6 +16,9 @@ package struct StreamInfo: Sendable, Equatable {
     /// Where its copies are and how they are, in the server's words; nil on a server without a cluster.
     package let cluster: JSON?
 
+    /// What it takes.
+    package var subjects: [String] { (config["subjects"]?.arrayValue ?? []).compactMap(\.stringValue) }
+
     package init?(_ json: JSON) {
         guard let config = json["config"], let name = config["name"]?.stringValue, let state = json["state"],
             let messages = state["messages"]?.unsignedValue, let bytes = state["bytes"]?.unsignedValue,
@@ -90,6 +93,28 @@ extension JetStream {
             names += found
             if found.isEmpty || names.count >= Int(page["total"]?.intValue ?? 0) { return names }
         }
+    }
+
+    /// The subjects that a stream holds messages of, among those that match, and how many of each.
+    package func subjects(of stream: String, matching filter: String) async throws(JetStreamError) -> [String: UInt64] {
+        try checkToken(stream, "list subjects")
+        var subjects: [String: UInt64] = [:]
+        while true {
+            let body: JSON = ["subjects_filter": .string(filter), "offset": .int(subjects.count)]
+            let answer = try await request("STREAM.INFO.\(stream)", body)
+            let before = subjects.count
+            for field in answer["state"]?["subjects"]?.objectValue ?? JSONObject() {
+                subjects[field.key] = field.value.unsignedValue ?? 0
+            }
+            // Servers that do not page tell all of them, and no total.
+            if subjects.count == before || subjects.count >= Int(answer["total"]?.intValue ?? 0) { return subjects }
+        }
+    }
+
+    /// Removes the messages of one subject, in which wildcards may stand.
+    package func purge(stream: String, subject: String) async throws(JetStreamError) {
+        try checkToken(stream, "purge")
+        _ = try await request("STREAM.PURGE.\(stream)", ["filter": .string(subject)])
     }
 
     private func streamRequest(_ verb: String, _ name: String, _ body: JSON?) async throws(JetStreamError) -> StreamInfo
