@@ -34,6 +34,8 @@ extension JobRecord {
         if let owner { writer.field("incarnation", owner.text) }
         writer.field("tries", tries)
         writer.field("lost", lost)
+        if !failedAttempts.isEmpty { writer.field("failed_attempts", failedAttempts.json) }
+        if !lostAttempts.isEmpty { writer.field("lost_attempts", lostAttempts.json) }
         if !reason.isEmpty { writer.field("reason", reason) }
         if let retryDelay { writer.field("retry_delay", retryDelay.inSeconds) }
         if cancelRequested { writer.field("cancel_requested", true) }
@@ -51,8 +53,8 @@ extension JobRecord {
 
     private static let known: Set<String> = [
         "v", "task_id", "state", "op", "digest", "order", "timeout", "max_retries", "retry_backoff", "max_wait", "gpu",
-        "attempt_id", "incarnation", "tries", "lost", "reason", "retry_delay", "cancel_requested", "outcome", "times",
-        "task",
+        "attempt_id", "incarnation", "tries", "lost", "failed_attempts", "lost_attempts", "reason", "retry_delay",
+        "cancel_requested", "outcome", "times", "task",
     ]
 
     /// Reads a stored record.
@@ -93,6 +95,8 @@ extension JobRecord {
             owner: try record.optionalString("incarnation").flatMap { Incarnation($0) },
             tries: try record.integer("tries") ?? 0,
             lost: try record.integer("lost") ?? 0,
+            failedAttempts: try record.attempts("failed_attempts"),
+            lostAttempts: try record.attempts("lost_attempts"),
             reason: try record.optionalString("reason") ?? "",
             retryDelay: try record.duration("retry_delay"),
             cancelRequested: try record.fields.value("cancel_requested")?.boolValue ?? false,
@@ -138,6 +142,12 @@ private struct RecordFields {
         return token
     }
 
+    func attempts(_ key: String) throws -> [AttemptID] {
+        guard let value = try fields.value(key), !value.isNull else { return [] }
+        guard let elements = value.arrayValue else { throw MalformedMessage("record", "\(key) must be an array") }
+        return elements.compactMap { $0.stringValue.flatMap { AttemptID($0) } }
+    }
+
     func integer(_ key: String) throws -> Int? {
         guard let value = try fields.value(key), !value.isNull else { return nil }
         guard let number = value.intValue.flatMap({ Int(exactly: $0) }), number >= 0 else {
@@ -153,6 +163,10 @@ private struct RecordFields {
         }
         return .inSeconds(seconds)
     }
+}
+
+extension [AttemptID] {
+    fileprivate var json: JSON { .array(map { .string($0.text) }) }
 }
 
 extension JobTimes {

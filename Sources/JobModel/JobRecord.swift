@@ -25,6 +25,11 @@ package struct JobRecord: Sendable, Equatable {
     package private(set) var tries: Int
     /// Those among them that ended with their worker, not by themselves.
     package private(set) var lost: Int
+    /// The last attempts that ended in state retry, oldest first: what their workers find out when they have crashed before
+    /// they could tell it, and the record has moved on.
+    package private(set) var failedAttempts: [AttemptID]
+    /// The last attempts that were lost or given back, oldest first.
+    package private(set) var lostAttempts: [AttemptID]
     /// Why the job is in its state, for a person; empty when there is nothing to say.
     package private(set) var reason: String
     /// In state retry: how long after this revision the job is due again.
@@ -123,6 +128,8 @@ package struct JobRecord: Sendable, Equatable {
         owner: Incarnation?,
         tries: Int,
         lost: Int,
+        failedAttempts: [AttemptID] = [],
+        lostAttempts: [AttemptID] = [],
         reason: String,
         retryDelay: Duration?,
         cancelRequested: Bool,
@@ -142,6 +149,8 @@ package struct JobRecord: Sendable, Equatable {
         self.owner = owner
         self.tries = tries
         self.lost = lost
+        self.failedAttempts = failedAttempts
+        self.lostAttempts = lostAttempts
         self.reason = reason
         self.retryDelay = retryDelay
         self.cancelRequested = cancelRequested
@@ -187,6 +196,7 @@ package struct JobRecord: Sendable, Equatable {
             times.started = now.seconds
         case .lose(let why):
             lost += 1
+            remember(in: \.lostAttempts)
             reason = why
         case .requestCancel(let why):
             cancelRequested = true
@@ -195,11 +205,20 @@ package struct JobRecord: Sendable, Equatable {
             self.outcome = outcome
             reason = outcome.reason
             retryDelay = delay
+            remember(in: \.failedAttempts)
         case .finish(let outcome), .fail(let outcome), .reject(let outcome):
             end(with: outcome, reason: outcome.reason, at: now)
         case .cancel(let why, let outcome):
             end(with: outcome ?? AttemptOutcome(code: .cancelled, reason: why), reason: why, at: now)
         }
+    }
+
+    /// How many attempts ``failedAttempts`` and ``lostAttempts`` hold at most, each.
+    private static let rememberedAttempts = 20
+
+    private mutating func remember(in list: WritableKeyPath<JobRecord, [AttemptID]>) {
+        guard let attempt else { return }
+        self[keyPath: list] = self[keyPath: list].suffix(Self.rememberedAttempts - 1) + [attempt]
     }
 
     private mutating func end(with outcome: AttemptOutcome?, reason: String, at now: Timestamp) {

@@ -21,6 +21,8 @@ extension LeaderTerm {
         case .settle(let tokens): submissions.settle(tokens)
         case .publishError(let event, let messageID, let tokens):
             group.addTask { await publishError(event, messageID: messageID, settling: tokens) }
+        case .tellLoss(let job, let attempt, let event, let messageID):
+            group.addTask { await tellLoss(job, attempt, event, messageID: messageID) }
         case .publishResult(let event, let checkFirst):
             group.addTask { await publishResult(event, checkFirst: checkFirst) }
         case .storeResultsPlace(let sequence): group.addTask { await storeResultsPlace(sequence) }
@@ -234,6 +236,15 @@ extension LeaderTerm {
     // MARK: events
 
     private func publishError(_ event: ErrorEvent, messageID: String, settling tokens: [UInt64]) async {
+        if await storeError(event, messageID: messageID) { submissions.settle(tokens) }
+    }
+
+    private func tellLoss(_ job: JobID, _ attempt: AttemptID, _ event: ErrorEvent, messageID: String) async {
+        if await storeError(event, messageID: messageID) { mailbox.sendOutcome(.lossTold(job, attempt)) }
+    }
+
+    /// - Returns: false when the term ended before the event was stored.
+    private func storeError(_ event: ErrorEvent, messageID: String) async -> Bool {
         let payload = event.encoded()
         while !Task.isCancelled {
             let outcome = await context.jetStream.publishUntilDefinite(
@@ -243,13 +254,14 @@ extension LeaderTerm {
                 until: patience
             )
             switch outcome {
-            case .stored: return submissions.settle(tokens)
-            case .unknown: return
+            case .stored: return true
+            case .unknown: return false
             case .refused(let error):
                 context.logger.warning("an error event was refused; trying again", metadata: ["error": "\(error)"])
                 await Pause.afterFailure()
             }
         }
+        return false
     }
 
     private func publishResult(_ event: ResultEvent, checkFirst: Bool) async {

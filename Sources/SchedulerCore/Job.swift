@@ -5,6 +5,8 @@ struct Job: Sendable {
     var record: JobRecord
     /// Where that revision stands in ORG_JOBS.
     var sequence: UInt64
+    /// When the stream stored it.
+    var storedAt: Timestamp
     var placement: PlacementClass
     let kind: JobKind
     var priority: Int
@@ -28,6 +30,10 @@ struct Job: Sendable {
     /// Nothing is written before this time, because the stream refused the last write.
     var holdUntil: Timestamp?
 
+    /// The attempt that was lost last, until that is told. Nothing is scheduled before: who finds the next attempt in the
+    /// record could not tell the loss any more.
+    var untoldLoss: AttemptID?
+
     var cancel: CancelIntent?
     /// Why the current attempt has to be closed although its worker did not; nil as long as it need not.
     var lossReason: String?
@@ -49,6 +55,7 @@ struct Job: Sendable {
     init(_ revision: RecordRevision, task: JobTask) {
         record = revision.record
         sequence = revision.sequence
+        storedAt = revision.storedAt
         placement = PlacementClass(pin: task.gpu)
         kind = JobKind(task.command)
         priority = task.priority
@@ -57,7 +64,8 @@ struct Job: Sendable {
 
     /// It may be bound to a card now.
     var isWaiting: Bool {
-        pending == nil && holdUntil == nil && (record.state == .enqueued || record.state == .waitingGPU)
+        pending == nil && holdUntil == nil && untoldLoss == nil
+            && (record.state == .enqueued || record.state == .waitingGPU)
     }
 
     /// Why the job is to be cancelled; nil if nobody asked for it. A request that an earlier leader wrote down counts.

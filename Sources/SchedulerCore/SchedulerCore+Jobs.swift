@@ -108,6 +108,7 @@ extension SchedulerCore {
         count(revision.record.state, by: 1)
         jobs[id]?.record = revision.record
         jobs[id]?.sequence = revision.sequence
+        jobs[id]?.storedAt = revision.storedAt
         jobs[id]?.pending = nil
         jobs[id]?.holdUntil = nil
         settle(into: revision, from: job, isOurs: isOurs, at: now)
@@ -172,17 +173,7 @@ extension SchedulerCore {
         }
         actions.append(.deleteRun(gpu, attempt, sequence: old.runSequence))
         guard old.record.state == .running else { return }
-        let event = ErrorEvent(
-            job: record.id,
-            gpu: gpu,
-            attempt: attempt,
-            tries: record.tries,
-            code: .lost,
-            error: old.lossReason ?? record.reason,
-            state: record.state,
-            time: record.times.updated
-        )
-        actions.append(.publishError(event, messageID: "err:\(attempt)", settle: []))
+        tellLoss(record, of: attempt, on: gpu, reason: old.lossReason ?? record.reason)
     }
 
     /// Keeps the slots in step with the record: the job holds one of `gpu`, or none.
@@ -287,7 +278,7 @@ extension SchedulerCore {
             write(id, .fail(outcome), at: now)
         } else if job.record.state == .retry {
             if let due = job.retryDue, due <= now { write(id, .requeue, at: now) }
-        } else {
+        } else if job.untoldLoss == nil {
             needsPlacement = true
             guard !job.isQueued else { return }
             queue.insert(job.place, in: job.placement)

@@ -130,6 +130,7 @@ package struct SchedulerCore: Sendable {
         case .runPublished(let job, let gpu, let attempt, let sequence): noteRun(job, gpu, attempt, sequence)
         case .runRefused(let job, let attempt, let reason): closeUnclaimed(job, attempt, reason, at: now)
         case .recordRead(let job, let revision): noteRead(job, revision, at: now)
+        case .lossTold(let job, let attempt): noteLossTold(job, attempt, at: now)
         case .resultSeen(let job), .resultSettled(let job): settleResult(job, at: now)
         case .cancelAsked(let job, let reason, let request): cancel(job, reason: reason, for: request, at: now)
         case .whyAsked(let job, let request): explain(job, to: request, at: now)
@@ -164,6 +165,7 @@ package struct SchedulerCore: Sendable {
         }
         for (_, id) in jobs.map({ ($0.value.sequence, $0.key) }).sorted(by: { $0.0 < $1.0 }) {
             dispatchAgain(id)
+            tellLossAgain(id, at: now)
             advance(id, at: now)
         }
         planRemoval(notBefore: now)

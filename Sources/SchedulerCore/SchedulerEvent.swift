@@ -148,6 +148,8 @@ package enum SchedulerEvent: Sendable {
     case runRefused(JobID, AttemptID, reason: String)
     /// The record of a job that the core asked for; nil when a read proved that there is none.
     case recordRead(JobID, RecordRevision?)
+    /// The loss of an attempt was told.
+    case lossTold(JobID, AttemptID)
     case resultSeen(JobID)
     /// The result event is there, whoever published it.
     case resultSettled(JobID)
@@ -184,6 +186,8 @@ package enum SchedulerAction: Sendable {
     case settle([UInt64])
     /// Publish on `gpu.task.err` (deduplicated by the id), then acknowledge the submission, if there is one.
     case publishError(ErrorEvent, messageID: String, settle: [UInt64])
+    /// Publish on `gpu.task.err` that an attempt was lost (deduplicated by the id). Answered by `lossTold`.
+    case tellLoss(JobID, AttemptID, ErrorEvent, messageID: String)
     /// See to it that the result event is there; `checkFirst` when somebody else may have published it.
     /// Answered by `resultSettled`.
     case publishResult(ResultEvent, checkFirst: Bool)

@@ -56,6 +56,9 @@ extension WorkerCore {
                 attempts[id]?.report?.outcome.reason = revision.record.reason
             }
             commit(id, at: now)
+        case .conflict(let revision?) where earlierEnd(of: id, in: revision.record) != nil:
+            // Ours was stored after all, and the record has moved on since.
+            tell(id, state: earlierEnd(of: id, in: revision.record))
         case .conflict:
             actions.append(
                 .notice("attempt \(id) of job \(attempt.job) was closed by somebody else; its end is dropped")
@@ -74,10 +77,18 @@ extension WorkerCore {
     }
 
     /// The record has its end: now everybody else is told.
-    private mutating func tell(_ id: AttemptID) {
+    private mutating func tell(_ id: AttemptID, state: JobState? = nil) {
         guard let attempt = attempts[id], let report = attempt.report else { return }
         attempts[id]?.phase = .telling
-        actions.append(.tell(id, Self.events(of: report, state: attempt.revision.record.state)))
+        actions.append(.tell(id, Self.events(of: report, state: state ?? attempt.revision.record.state)))
+    }
+
+    /// The state that this attempt left its job in by the end that it reports, according to a record that has moved on
+    /// since; nil if that end was not stored: then somebody else has called the attempt lost, and told it.
+    private func earlierEnd(of id: AttemptID, in record: JobRecord) -> JobState? {
+        guard let code = attempts[id]?.report?.outcome.code else { return nil }
+        if record.failedAttempts.contains(id) { return .retry }
+        return (code.isGivenBack || code == .lost) && record.lostAttempts.contains(id) ? .enqueued : nil
     }
 
     static func events(of report: AttemptReport, state: JobState) -> [OutgoingEvent] {
@@ -121,15 +132,25 @@ extension WorkerCore {
     }
 
     mutating func recovered(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
-        guard let revision, revision.record.attempt == id else { return finish(id) }
-        attempts[id]?.revision = revision
+        guard let revision else { return finish(id) }
         let report = attempts[id]?.report
+        if let state = earlierEnd(of: id, in: revision.record) {
+            // Stored, and perhaps not told; the record has moved on since.
+            return tell(id, state: state)
+        }
+        guard revision.record.attempt == id else { return finish(id) }
+        attempts[id]?.revision = revision
         switch (revision.record.state, report) {
         case (.running, let report?):
-            if report.outcome.code?.isGivenBack ?? false { attempts[id]?.ending = .lose }
+            if let code = report.outcome.code, code.isGivenBack || code == .lost { attempts[id]?.ending = .lose }
             commit(id, at: now)
         case (.running, nil):
-            lose(id, code: .lost, reason: "its worker was restarted while it ran", at: now)
+            // On the disk first: another life may have to tell it.
+            attempts[id]?.ending = .lose
+            let outcome = AttemptOutcome(code: .lost, reason: "its worker was restarted while it ran")
+            setReport(of: id, outcome, ran: false, at: now)
+            attempts[id]?.phase = .reporting
+            if let report = attempts[id]?.report { actions.append(.report(report)) }
         case (let state, let report?) where wasCommitted(report, in: revision.record):
             // Stored, and perhaps not told: telling it again is told apart by its message id.
             attempts[id]?.phase = .telling

@@ -287,4 +287,47 @@ import Testing
         bench.pass(.milliseconds(1))
         #expect(bench.state("a") == .enqueued)
     }
+
+    @Test func nothingIsScheduledBeforeTheLossIsTold() throws {
+        var bench = Bench()
+        bench.start(1)
+        bench.start(2)
+        try bench.run("a")
+        let gpu = try #require(bench.record("a")?.gpu)
+        let other: GPUID = gpu == 1 ? 2 : 1
+        bench.register(gpu)
+        bench.beat(gpu)
+        bench.answerWrite()
+        #expect(bench.record("a")?.lost == 1)
+        bench.beat(other)
+        #expect(bench.writes.isEmpty, "its loss is not told yet")
+        bench.answerLoss()
+        bench.answer()
+        #expect(bench.state("a") == .scheduled)
+    }
+
+    @Test func aNewLeaderTellsALossThatTheLastOneMayNotHaveTold() throws {
+        var bench = Bench()
+        bench.start(1)
+        try bench.run("a")
+        let attempt = try #require(bench.record("a")?.attempt)
+        try bench.commitUnheard("a", .lose(reason: "its worker is gone"))
+        for (pause, told) in [(Duration.seconds(2), ["err:\(attempt)"]), (.seconds(121), [])] {
+            let next = Bench.successor(of: bench, after: pause)
+            #expect(next.errors.map(\.messageID) == told)
+        }
+    }
+
+    @Test func aNewLeaderDoesNotCallAnAttemptLostThatWasTakenBack() throws {
+        var bench = Bench()
+        bench.start(1)
+        try bench.run("a")
+        try bench.commit("a", .lose(reason: "its worker is gone"))
+        bench.answer()
+        bench.beat(1)
+        bench.answer()
+        #expect(bench.state("a") == .scheduled)
+        try bench.commit("a", .takeBack(reason: "not claimed"))
+        #expect(Bench.successor(of: bench, after: .seconds(1)).errors.isEmpty)
+    }
 }

@@ -381,6 +381,9 @@ struct WorkerCoreTests {
             ])
         )
         bench.answer()
+        #expect(try bench.state("running") == .running, "its loss is on the disk before it is written")
+        bench.handle(.reported(try #require(running.attempt)))
+        bench.answer()
         #expect(try bench.state("running") == .enqueued)
         #expect(try bench.state("ended") == .done)
         #expect(!bench.todo.contains(.announceReady))
@@ -389,6 +392,41 @@ struct WorkerCoreTests {
         bench.handle(.told(try #require(ended.attempt)))
         #expect(bench.take(.announceReady))
         #expect(bench.take(.pull(2)))
+    }
+
+    /// Killed between the commit and the events, and the leader was quick.
+    @Test func anEndIsToldAlsoWhenTheRecordHasMovedOn() throws {
+        let retried = AttemptOutcome(code: .exit, reason: "exit", returnCode: 3)
+        let given = AttemptOutcome(code: .drained, reason: "drained")
+        let ends: [(JobTransition, AttemptOutcome, JobTransition?)] = [
+            (.retry(retried, delay: .zero), retried, .requeue), (.lose(reason: "drained"), given, nil),
+        ]
+        for (end, outcome, next) in ends {
+            let bench = try Bench()
+            let message = try bench.dispatch("a", owner: bench.otherLife)
+            let attempt = try #require(message.attempt)
+            try bench.move(message.record.id, .claim)
+            try bench.move(message.record.id, end)
+            if let next { try bench.move(message.record.id, next) }
+            let other = AttemptID(from: &bench.ids)
+            try bench.move(message.record.id, .schedule(gpu: bench.gpu, attempt: other, owner: bench.otherLife))
+            let report = AttemptReport(
+                job: message.record.id,
+                gpu: bench.gpu,
+                attempt: attempt,
+                tries: 1,
+                ran: true,
+                outcome: outcome,
+                workingDirectory: "/",
+                type: "cmd",
+                time: 1
+            )
+            bench.handle(.began([RecoveredAttempt(job: message.record.id, attempt: attempt, report: report)]))
+            bench.answer()
+            let events = try #require(bench.take { if case .tell(attempt, let events) = $0 { events } else { nil } })
+            #expect(events.words == ["error \(try #require(outcome.code).rawValue)"])
+            #expect(try bench.state("a") == .scheduled)
+        }
     }
 
     @Test func anEndThatWasStoredAndPerhapsNotToldIsToldAgain() throws {

@@ -25,6 +25,7 @@ struct Bench {
     /// Asked for and not answered.
     var writes: [Write] = []
     var controlWrites: [ControlWrite] = []
+    private(set) var losses: [(job: JobID, attempt: AttemptID)] = []
     private(set) var timer: Timestamp?
     private(set) var runs: [(gpu: GPUID, message: RunMessage)] = []
     private(set) var deletions: [(gpu: GPUID, attempt: AttemptID, sequence: UInt64?)] = []
@@ -89,6 +90,9 @@ struct Bench {
         case .publishError(let event, let messageID, let tokens):
             errors.append((event, messageID))
             settled += tokens
+        case .tellLoss(let job, let attempt, let event, let messageID):
+            errors.append((event, messageID))
+            losses.append((job, attempt))
         case .publishResult(let event, let checkFirst): results.append((event, checkFirst))
         case .storeResultsPlace(let place): places.append(place)
         case .removeRecord(let sequence): removals.append(sequence)
@@ -120,9 +124,23 @@ struct Bench {
 
     /// Carries out all writes, and those that follow from them.
     mutating func answer() {
-        while !writes.isEmpty || !controlWrites.isEmpty {
-            if controlWrites.isEmpty { answerWrite() } else { answerControlWrite() }
+        while true {
+            if !controlWrites.isEmpty {
+                answerControlWrite()
+            } else if !writes.isEmpty {
+                answerWrite()
+            } else if !losses.isEmpty {
+                answerLoss()
+            } else {
+                return
+            }
         }
+    }
+
+    /// The first loss that is to be told is stored.
+    mutating func answerLoss() {
+        let loss = losses.removeFirst()
+        send(.lossTold(loss.job, loss.attempt))
     }
 
     /// Answers the first write without storing anything.

@@ -147,6 +147,11 @@ final class SimulatedLeader {
         case .publishError(let event, _, let tokens):
             world.tell("\(name) tells an error about \(event.job?.text ?? "?"): \(event.code.rawValue)")
             settle(tokens)
+        case .tellLoss(let job, let attempt, _, _):
+            later { leader in
+                leader.world.tell("\(leader.name) tells the loss of \(attempt)")
+                leader.receive(.lossTold(job, attempt))
+            }
         case .publishResult(let event, _): publishResult(event)
         case .storeResultsPlace(let place): later { $0.storePlace(place) }
         case .removeRecord(let sequence):
