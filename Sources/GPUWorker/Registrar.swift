@@ -43,23 +43,51 @@ struct Registrar: Sendable {
         }
     }
 
-    /// Calls back when somebody else has registered for the card. Lasts as long as the returned object.
+    /// Calls back when somebody else has registered for the card, until the returned watch is closed.
+    ///
+    /// In a cluster the messages come from any copy of the stream, which may be behind and show a registration that ours has
+    /// replaced: the stream's leader is asked before one is believed.
     func watch(
         _ jetStream: JetStream,
         onReplaced: @escaping @Sendable (WorkerRegistration) -> Void
-    ) throws(NATSError) -> OrderedConsumer {
+    ) throws(NATSError) -> RegistrationWatch {
+        let (strangers, stranger) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         var options = OrderedConsumer.Options()
         options.filterSubject = names.registration(gpu)
-        return try OrderedConsumer(jetStream, stream: names.controlStream, options: options) {
+        let consumer = try OrderedConsumer(jetStream, stream: names.controlStream, options: options) {
             [incarnation, logger] event in
             guard case .message(let message, _) = event else { return }
             do throws(MalformedMessage) {
                 let current = try WorkerRegistration(parsing: message.payload)
-                if current.incarnation != incarnation { onReplaced(current) }
+                if current.incarnation != incarnation { stranger.yield() }
             } catch {
                 logger.warning("what stands in the place of this card's registration is \(error)")
             }
         }
+        let confirming = Task {
+            for await _ in strangers {
+                if let other = await successor() { return onReplaced(other) }
+            }
+        }
+        return RegistrationWatch(consumer: consumer, confirming: confirming)
+    }
+
+    /// Who is registered in our place by the word of the stream's leader; nil while we are, or when we are closed.
+    private func successor() async -> WorkerRegistration? {
+        while !Task.isCancelled {
+            do {
+                let current = try await control.read(names.registration(gpu), as: WorkerRegistration.self)
+                guard let record = current?.record, record.incarnation != incarnation else { return nil }
+                return record
+            } catch let error as MalformedMessage {
+                logger.warning("what stands in the place of this card's registration is \(error)")
+                return nil
+            } catch {
+                logger.warning("this card's registration cannot be read; trying again", metadata: ["error": "\(error)"])
+                await Pause.afterFailure()
+            }
+        }
+        return nil
     }
 
     /// Gives the card back in order: nothing of ours runs any more.

@@ -246,7 +246,7 @@ extension WorkerService {
         _ context: WorkerContext,
         _ registrar: Registrar,
         _ onReplaced: @escaping @Sendable (FatalError) -> Void
-    ) throws(FatalError) -> OrderedConsumer {
+    ) throws(FatalError) -> RegistrationWatch {
         do throws(NATSError) {
             return try registrar.watch(context.jetStream) { [gpu = settings.gpu] other in
                 onReplaced(FatalError(replacing: gpu, with: other))

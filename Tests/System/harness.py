@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,14 @@ class Daemon:
         self.process.wait()
         self._reader.join()
 
+    def pause(self) -> None:
+        """SIGSTOP, as of a machine that hangs; returns when it stands still."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def terminate(self, deadline: float = DEADLINE) -> int:
         """SIGTERM; answers the exit status."""
         self.process.send_signal(signal.SIGTERM)
@@ -120,22 +128,30 @@ class Daemon:
 
 
 class Server:
-    """A nats-server with JetStream that can be killed and started again on the same port and store."""
+    """A nats-server with JetStream that can be killed and started again on the same port and store.
 
-    def __init__(self, directory: Path, settings: str = ""):
+    `program` may be changed between two starts, and then is what is started next. With a `machine` (netspace.Machine) it
+    runs there.
+    """
+
+    def __init__(self, directory: Path, settings: str = "", program: str | Path = NATS_SERVER, machine: Any = None):
         self.directory = directory
+        self.program = program
+        self.machine = machine
         self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+        address = machine.address if machine else "127.0.0.1"
+        self.url = f"nats://{address}:{self.port}"
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "server.conf"
         self.config.write_text(
-            f'listen: "127.0.0.1:{self.port}"\nmax_payload: 16MB\n'
+            f'listen: "{address}:{self.port}"\nmax_payload: 16MB\n'
             f'jetstream {{ store_dir: "{directory}/store", max_file_store: 32GB, max_memory_store: 256MB }}\n{settings}\n'
         )
         self.daemon: Daemon | None = None
 
     def start(self) -> None:
-        self.daemon = Daemon("nats-server", [NATS_SERVER, "-c", self.config], self.directory / "server.log")
+        wrapper = self.machine.wrapper if self.machine else []
+        self.daemon = Daemon("nats-server", [*wrapper, self.program, "-c", self.config], self.directory / "server.log")
         self.daemon.wait_for_line("Server is ready")
 
     def kill(self) -> None:
@@ -228,15 +244,22 @@ def _fits(message: Message, subject: str, fields: dict[str, Any]) -> bool:
 class Bus:
     """A NATS client for tests: nats-py behind ordinary calls that block."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, machine: Any = None):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="bus")
         self._thread.start()
+        if machine:
+            self._run(self._move_to(machine))
         self._client = self._run(nats.connect(
-            url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, connect_timeout=5, error_cb=_ignore,
+            url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1, connect_timeout=5, error_cb=_ignore,
             pending_size=64 * 1024 * 1024,
         ))
         self._jetstream = self._client.jetstream(timeout=10)
+
+    @staticmethod
+    async def _move_to(machine: Any) -> None:
+        """The thread of this client, where all its sockets are made."""
+        machine.enter()
 
     def _run(self, coroutine: Any, deadline: float = DEADLINE) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(deadline)
@@ -252,9 +275,14 @@ class Bus:
     def subscribe(self, subject: str) -> Events:
         """From now on; the server has the subscription when this returns."""
         events = Events()
+        self.listen(subject, events.add)
+        return events
+
+    def listen(self, subject: str, take: Callable[[Message], None]) -> None:
+        """The same, each message to a function that does not block."""
 
         async def deliver(message: Any) -> None:
-            events.add(Message(message.subject, message.data, dict(message.headers or {})))
+            take(Message(message.subject, message.data, dict(message.headers or {})))
 
         async def subscribe() -> None:
             subscription = await self._client.subscribe(subject, cb=deliver, pending_msgs_limit=-1, pending_bytes_limit=-1)
@@ -262,7 +290,6 @@ class Bus:
             await self._client.flush()
 
         self._run(subscribe())
-        return events
 
     def publish(self, subject: str, content: Any, reply: str = "") -> None:
         """A core publish: nobody says whether anything kept it."""
@@ -273,10 +300,12 @@ class Bus:
 
         self._run(publish())
 
-    def store(self, subject: str, content: Any, message_id: str | None = None) -> nats.js.api.PubAck:
+    def store(
+        self, subject: str, content: Any, message_id: str | None = None, deadline: float | None = None
+    ) -> nats.js.api.PubAck:
         """A JetStream publish: returns what the stream answered."""
         headers = {"Nats-Msg-Id": message_id} if message_id else None
-        return self._run(self._jetstream.publish(subject, encode(content), headers=headers))
+        return self._run(self._jetstream.publish(subject, encode(content), headers=headers, timeout=deadline))
 
     def submit(self, **task: Any) -> nats.js.api.PubAck:
         """Submits as a careful client does: with an id, through JetStream."""
@@ -331,9 +360,9 @@ class Bus:
         """How many messages a stream holds."""
         return self._run(self._jetstream.stream_info(stream)).state.messages
 
-    def api(self, verb: str, content: Any = None) -> Any:
+    def api(self, verb: str, content: Any = None, deadline: float = 10) -> Any:
         """A raw JetStream API request."""
-        return self.request(f"$JS.API.{verb}", content or {})
+        return self.request(f"$JS.API.{verb}", content or {}, deadline)
 
 
 def encode(content: Any) -> bytes:
@@ -354,12 +383,12 @@ class Pool:
     SETTINGS = {"HEARTBEAT_SEC": "1", "METRICS_SEC": "1", "HEARTBEAT_TTL_SEC": "4", "METRICS_TTL_SEC": "4",
                 "LEASE_SEC": "2", "RETRY_BACKOFF_SEC": "0.1", "KILL_GRACE_SEC": "1"}
 
-    def __init__(self, directory: Path, **settings: Any):
+    def __init__(self, directory: Path, server: Any = None, **settings: Any):
         self.directory = directory
         self.settings = self.SETTINGS | {name: str(value) for name, value in settings.items()}
-        self.server = Server(directory / "nats")
+        self.server = server or Server(directory / "nats")
         self.server.start()
-        self.bus = Bus(self.server.url)
+        self.bus = Bus(self.server.url, getattr(self.server, "machine", None))
         self.events = self.bus.subscribe("gpu.>")
         self.maestro_events = self.bus.subscribe("maestro.>")
         self.maestros: list[Daemon] = []
@@ -374,12 +403,15 @@ class Pool:
         """The cache directory of a card."""
         return self.directory / "gpucache" / f"gpu{gpu}"
 
-    def start_maestro(self, *arguments: str, leading: bool = True, **settings: Any) -> Daemon:
-        seen = len(self.maestro_events.all("maestro.state", event="leading"))
+    def start_maestro(
+        self, *arguments: str, leading: bool = True, wrapper: Sequence[str] = (), **settings: Any
+    ) -> Daemon:
+        """`wrapper` is a command that becomes the program, such as `ip netns exec NAME`."""
+        seen = len(self.maestro_events.all("maestro.state", event="leading")) if leading else 0
         config = self.directory / "maestro.conf"
         config.touch()
         maestro = Daemon(
-            f"maestro {len(self.maestros)}", [BIN_DIR / "maestro", *arguments],
+            f"maestro {len(self.maestros)}", [*wrapper, BIN_DIR / "maestro", *arguments],
             self.directory / f"maestro-{len(self.maestros)}.log", self.environment(MAESTRO_CONF=config, **settings),
         )
         self.maestros.append(maestro)
@@ -387,8 +419,10 @@ class Pool:
             self.maestro_events.wait("maestro.state", event="leading", count=seen + 1)
         return maestro
 
-    def start_worker(self, gpu: Any = 0, *arguments: str, wait: bool = True, **settings: Any) -> Daemon:
-        seen = len(self.events.all("gpu.worker.up", gpu_id=gpu))
+    def start_worker(
+        self, gpu: Any = 0, *arguments: str, wait: bool = True, wrapper: Sequence[str] = (), **settings: Any
+    ) -> Daemon:
+        seen = len(self.events.all("gpu.worker.up", gpu_id=gpu)) if wait else 0
         roots = {
             "MERGE_ROOT": self.directory / "gpucache", "BASE_ROOT": self.directory / "base",
             "RAM_ROOT": self.directory / "ram", "LOG_ROOT": self.directory / "logs",
@@ -397,7 +431,7 @@ class Pool:
             root.mkdir(exist_ok=True)
         roots |= settings
         worker = Daemon(
-            f"gpu-worker {gpu}", [BIN_DIR / "gpu-worker", *arguments], self.directory / f"worker-{gpu}.log",
+            f"gpu-worker {gpu}", [*wrapper, BIN_DIR / "gpu-worker", *arguments], self.directory / f"worker-{gpu}.log",
             self.environment(GPU_ID=gpu, **roots),
         )
         self.workers[str(gpu)] = worker
@@ -405,15 +439,20 @@ class Pool:
             self.events.wait("gpu.worker.up", gpu_id=gpu, count=seen + 1)
         return worker
 
-    def close(self) -> None:
+    def stop_programs(self) -> None:
+        """Ends maestros and workers in order."""
         for daemon in [*self.workers.values(), *self.maestros]:
             if daemon.running:
+                daemon.resume()
                 daemon.process.terminate()
         for daemon in [*self.workers.values(), *self.maestros]:
             try:
                 daemon.wait(20)
             except DeadlinePassed:
                 daemon.kill()
+
+    def close(self) -> None:
+        self.stop_programs()
         self.bus.close()
         self.server.stop()
 
