@@ -1,5 +1,6 @@
 """Fixtures: a pool for a whole file of tests, and one of its own for a test that breaks things."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import Pipe, Pool  # noqa: E402  (found by the line above)
+import netspace  # noqa: E402  (found by the line above)
+from harness import Pipe, Pool  # noqa: E402
 from rig import Rig  # noqa: E402
+from smalldisk import SmallDisk  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,31 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
     yield make
     for rig in rigs:
         rig.close()
+
+
+@pytest.fixture
+def switch() -> Iterator[netspace.Switch]:
+    """Machines with cables that can be pulled, as network namespaces."""
+    if why := netspace.obstacle():
+        pytest.skip(why)
+    made = netspace.Switch()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def make_disk() -> Iterator[Callable[[Path, int], SmallDisk]]:
+    """Mounts a disk of so many megabytes at a place."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disks: list[SmallDisk] = []
+
+    def make(place: Path, megabytes: int) -> SmallDisk:
+        disks.append(SmallDisk(place, megabytes))
+        return disks[-1]
+
+    yield make
+    for disk in disks:
+        disk.close()
