@@ -21,7 +21,7 @@ SWIFT_TEST_FLAGS ?=
 CHAOS_FLAGS ?=
 BENCH_FLAGS ?=
 # The tests of real faults: chaos-test runs them, system-test the others.
-FAULT_TESTS := $(patsubst %,Tests/System/test_%.py,named_points partitions bad_disks clock_jumps server_versions chaos)
+FAULT_TESTS := $(patsubst %,Tests/System/test_%.py,named_points partitions bad_disks full_store clock_jumps server_versions chaos)
 EXAMPLE := examples/backtest-sweep
 
 .PHONY: all
