@@ -11,5 +11,5 @@ import pytest
 @pytest.mark.parametrize("scenario", ["old", "cluster"])
 def test_every_job_ends_exactly_once_whatever_happens(tmp_path: Path, scenario: str):
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    found = chaos.run(tmp_path / "chaos", chaos.Storm(scenario, jobs=1000, seed=seed, striking=60))
+    found = chaos.run(tmp_path / "chaos", chaos.Storm(scenario, jobs=1000, seed=seed, striking=45))
     assert not found, f"CHAOS_SEED={seed}"

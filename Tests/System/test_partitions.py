@@ -111,7 +111,7 @@ def _after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-@pytest.mark.parametrize("weather", [Weather(delay=0.05), Weather(loss=0.02), Weather(delay=0.02, loss=0.05)], ids=str)
+@pytest.mark.parametrize("weather", [Weather(delay=0.03), Weather(delay=0.01, loss=0.03)], ids=str)
 def test_a_bad_line_makes_it_slower_and_nothing_else(make_pool, weather: Weather):
     pool = make_pool(HEARTBEAT_TTL_SEC=8)
     proxy = Proxy(pool.server.port, seed=1)
@@ -120,7 +120,7 @@ def test_a_bad_line_makes_it_slower_and_nothing_else(make_pool, weather: Weather
         for card in (0, 1):
             pool.start_worker(card, NATS_URL=proxy.url)
         proxy.weather = weather
-        plans = plan(60, random.Random(1), long=0)
+        plans = plan(40, random.Random(1), long=0)
         client = Client(pool, pool.directory / "marks")
         client.submit(plans)
         client.wait_for_the_end(plans, 120)
