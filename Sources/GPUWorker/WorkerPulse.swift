@@ -13,6 +13,8 @@ final class WorkerPulse: Sendable {
         var isReady = false
         var running: [Heartbeat.RunningAttempt] = []
         var isDraining = false
+        /// The shell has handled something since the last heartbeat.
+        var hasProgress = true
     }
 
     private let context: WorkerContext
@@ -31,6 +33,7 @@ final class WorkerPulse: Sendable {
         state.withLock { state in
             state.running = running
             state.isDraining = isDraining
+            state.hasProgress = true
         }
     }
 
@@ -43,12 +46,14 @@ final class WorkerPulse: Sendable {
     func stopping() { notifier.stopping() }
 
     /// Beats and measures until its task is cancelled.
-    func run(measure: @escaping @Sendable () async -> Void) async {
+    /// - Parameter ask: gives the shell something to handle, so that an idle one shows that it is not stuck.
+    func run(ask: @escaping @Sendable () -> Void, measure: @escaping @Sendable () async -> Void) async {
         let settings = context.settings.settings
         await withDiscardingTaskGroup { group in
             group.addTask { [self] in
                 await Self.repeating(every: settings.duration(WorkerSettings.Keys.heartbeat)) {
                     beat()
+                    ask()
                     runner.reapOrphans()
                 }
             }
@@ -72,12 +77,14 @@ final class WorkerPulse: Sendable {
         }
     }
 
-    /// Sends one heartbeat now, if the worker is ready.
+    /// Sends one heartbeat now, if the worker is ready. systemd's watchdog is fed only while the shell goes on: a worker
+    /// that is stuck is started again.
     func beat() {
-        let beat = state.withLock { state -> Heartbeat? in
-            guard state.isReady else { return nil }
+        let (beat, hasProgress) = state.withLock { state -> (Heartbeat?, Bool) in
+            guard state.isReady else { return (nil, false) }
             state.counter += 1
-            return Heartbeat(
+            defer { state.hasProgress = false }
+            let beat = Heartbeat(
                 gpu: context.gpu,
                 incarnation: context.incarnation,
                 counter: state.counter,
@@ -86,9 +93,10 @@ final class WorkerPulse: Sendable {
                 isDraining: state.isDraining,
                 time: context.clock.now().seconds
             )
+            return (beat, state.hasProgress)
         }
         guard let beat else { return }
         context.publish(beat.encoded(), on: context.names.heartbeat)
-        notifier.keepAlive()
+        if hasProgress { notifier.keepAlive() }
     }
 }

@@ -92,7 +92,13 @@ struct WorkerShell: Sendable {
         pulse.ready()
         group.addTask { await inbox.serve() }
         group.addTask { [caches] in await caches.run() }
-        group.addTask { await pulse.run { [keeper] in await keeper.look() } }
+        group.addTask {
+            await pulse.run { [mailbox] in
+                mailbox.sendOutcome(.timerFired)
+            } measure: { [keeper] in
+                await keeper.look()
+            }
+        }
         context.logger.notice("ready", metadata: ["gpu": "\(context.gpu)", "incarnation": "\(context.incarnation)"])
     }
 

@@ -78,6 +78,7 @@ struct LeaderTerm: Sendable {
         group.addTask { await context.day.follow { [mailbox] in mailbox.sendOutcome(.phase($0)) } }
         let pulse = Pulse(context: context)
         group.addTask { await pulse.run() }
+        group.addTask { [mailbox] in await context.watchdog.run { mailbox.sendOutcome(.timerFired) } }
         while true {
             let events = await mailbox.receive()
             if events.isEmpty { return }
@@ -87,6 +88,7 @@ struct LeaderTerm: Sendable {
                 if case .replayFinished = event { openForRequests() }
                 for action in core.handle(event, at: now) { perform(action, at: now, timer, &group) }
             }
+            context.watchdog.noteProgress()
             pulse.note(alive: core.aliveCards, queueSize: core.queueSize, inflight: core.inflight)
         }
     }

@@ -9,6 +9,8 @@ import ServiceSupport
 struct Leadership: Sendable {
     private enum Event: Sendable {
         case core(LeaseCore.Event)
+        /// systemd's watchdog wants to see that the loop goes on.
+        case looked
         /// The term ended by itself; the error, if there is one, ends the process.
         case termEnded(FatalError?)
     }
@@ -36,6 +38,7 @@ struct Leadership: Sendable {
     let incarnation: Incarnation
     let duration: Duration
     let logger: Logger
+    let watchdog: LoopWatchdog
     /// Leads as long as the trust lasts; returns when its task is cancelled.
     let term: @Sendable (LeaseTrust) async throws(FatalError) -> Void
     /// Told once for each other leader that is seen while this process does not lead.
@@ -50,6 +53,7 @@ struct Leadership: Sendable {
         incarnation: Incarnation,
         duration: Duration,
         logger: Logger,
+        watchdog: LoopWatchdog,
         term: @escaping @Sendable (LeaseTrust) async throws(FatalError) -> Void,
         standby: @escaping @Sendable (LeaderLease) -> Void
     ) {
@@ -59,6 +63,7 @@ struct Leadership: Sendable {
         self.incarnation = incarnation
         self.duration = duration
         self.logger = logger
+        self.watchdog = watchdog
         self.term = term
         self.standby = standby
     }
@@ -99,9 +104,14 @@ struct Leadership: Sendable {
         )
         var run = Run(core: core)
         mailbox.sendOutcome(.core(.timerFired))
+        let watching = Task { [mailbox, watchdog] in await watchdog.run { mailbox.sendOutcome(.looked) } }
+        defer { watching.cancel() }
         while !(run.isStopping && run.writes == 0) {
             for event in await mailbox.receive() {
                 switch event {
+                case .looked:
+                    // While it leads, the office's own loop has to show that it goes on.
+                    if run.office == nil { watchdog.noteProgress() }
                 case .termEnded(let failure):
                     guard let failure else { continue }
                     run.failure = run.failure ?? failure

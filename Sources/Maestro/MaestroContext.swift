@@ -15,6 +15,7 @@ struct MaestroContext: Sendable {
     let day: DayWatch
     /// Where placements are logged, if that is asked for.
     let decisions: DecisionLog?
+    let watchdog = LoopWatchdog()
     let logger: Logger
 
     /// - Throws: what only a person can put right.

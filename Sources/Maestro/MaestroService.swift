@@ -32,6 +32,7 @@ struct MaestroService: Sendable {
             incarnation: context.incarnation,
             duration: settings.lease,
             logger: logger,
+            watchdog: context.watchdog,
             term: { trust throws(FatalError) in try await LeaderTerm(context: context, trust: trust).run() },
             standby: { lease in
                 let body: JSON = [
@@ -41,7 +42,7 @@ struct MaestroService: Sendable {
                 context.tell(body.encoded(), on: context.names.maestroEvent("state"))
             }
         )
-        let notifier = ServiceNotifier()
+        let notifier = context.watchdog.notifier
         let beginning = Task { try await begin(context, notifier) }
         let stopping = Task {
             for await signal in signals {
