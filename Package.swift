@@ -54,6 +54,10 @@ let package = Package(
         .target(name: "CProcess"),
         .target(name: "TaskRunner", dependencies: ["CProcess", "WireJSON"], swiftSettings: strictUnsafe),
 
+        // Who has submitted a task
+        .target(name: "CEd25519", linkerSettings: [.linkedLibrary("crypto")]),
+        .target(name: "TaskSigning", dependencies: ["CEd25519"], swiftSettings: strictUnsafe),
+
         // Decisions: events in, actions out
         .target(
             name: "SchedulerCore",
@@ -119,7 +123,7 @@ let package = Package(
             name: "MaestroCtl",
             dependencies: [
                 "CService", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport",
-                "TaskRunner", "WireJSON",
+                "TaskRunner", "TaskSigning", "WireJSON",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strictUnsafe
@@ -129,7 +133,7 @@ let package = Package(
             name: "GPUWorker",
             dependencies: [
                 "CProcess", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport",
-                "TaskRunner",
+                "TaskRunner", "TaskSigning",
                 "WireJSON", "WorkerCore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -167,6 +171,7 @@ let package = Package(
             dependencies: ["GPUTelemetry", "FakeRig", "GPUProbe", "GPUWorker", "JobModel", "WireJSON"],
             swiftSettings: strict
         ),
+        .testTarget(name: "TaskSigningTests", dependencies: ["TaskSigning"], swiftSettings: strictUnsafe),
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "WorkerCoreTests", dependencies: ["WorkerCore", "JobModel"], swiftSettings: strict),
         .testTarget(

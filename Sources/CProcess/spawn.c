@@ -1,13 +1,18 @@
 #define _GNU_SOURCE
 #include "CProcess.h"
 
+#include "namespaces.h"
+#include "vfork.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,70 +37,119 @@ static int open_pair(int pair[2]) {
     return 0;
 }
 
-static int set_actions(posix_spawn_file_actions_t *actions, int directory, int out, int err) {
-    int error = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    if (!error) error = posix_spawn_file_actions_adddup2(actions, out, STDOUT_FILENO);
-    if (!error) error = posix_spawn_file_actions_adddup2(actions, err, STDERR_FILENO);
-    if (!error) error = posix_spawn_file_actions_addfchdir_np(actions, directory);
-    // Libraries open descriptors without O_CLOEXEC; a job gets none of them.
-    if (!error) error = posix_spawn_file_actions_addclosefrom_np(actions, STDERR_FILENO + 1);
-    return error;
-}
-
-static int set_attributes(posix_spawnattr_t *attributes) {
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    int error = posix_spawnattr_setsigmask(attributes, &none);
-    if (!error) error = posix_spawnattr_setsigdefault(attributes, &all);
-    short flags = POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
-    if (!error) error = posix_spawnattr_setflags(attributes, flags);
-    return error;
-}
-
-static int spawn(const char *path, char *const argv[], char *const envp[], int directory, int out, int err,
-                 pid_t *pid, int *step) {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    *step = CPROCESS_STEP_PREPARE;
-    int error = posix_spawn_file_actions_init(&actions);
-    if (error) return error;
-    error = posix_spawnattr_init(&attributes);
-    if (error) {
-        posix_spawn_file_actions_destroy(&actions);
-        return error;
-    }
-    error = set_actions(&actions, directory, out, err);
-    if (!error) error = set_attributes(&attributes);
-    if (!error) {
-        *step = CPROCESS_STEP_EXEC;
-        error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
-    }
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return error;
-}
-
 void cprocess_discard(pid_t pid) {
     kill(-pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
     }
 }
 
+/// What the child needs to know, and what it says when it fails. It shares our memory until it executes the program.
+struct start {
+    const char *path;
+    char *const *argv;
+    char *const *envp;
+    int directory;
+    int out;
+    int err;
+    const struct cprocess_confinement *confinement;
+    int step;
+    int error;
+};
+
+// The kernel's own calls: glibc's would change the user of all threads of the worker, whose memory the child shares.
+static int switch_user(const struct cprocess_confinement *confinement) {
+    if (syscall(SYS_setgroups, confinement->group_count, confinement->groups) != 0) return -1;
+    gid_t group = confinement->group;
+    if (syscall(SYS_setresgid, group, group, group) != 0) return -1;
+    uid_t user = confinement->user;
+    if (syscall(SYS_setresuid, user, user, user) != 0) return -1;
+    // A worker that is not root keeps its capabilities over a change of user: the job has none of them.
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    return (int)syscall(SYS_capset, &header, none);
+}
+
+static int confine(const struct cprocess_confinement *confinement) {
+    if (confinement->data_limit) {
+        struct rlimit limit = {.rlim_cur = confinement->data_limit, .rlim_max = confinement->data_limit};
+        if (setrlimit(RLIMIT_DATA, &limit) != 0) return -1;
+    }
+    if (confinement->switch_user && switch_user(confinement) != 0) return -1;
+    return confinement->deny_namespaces ? cprocess_deny_namespaces() : 0;
+}
+
+static int place_descriptors(const struct start *start) {
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0) return -1;
+    // Ours are never among the first three: this process has those open from its start on.
+    if (dup2(start->out, STDOUT_FILENO) < 0 || dup2(start->err, STDERR_FILENO) < 0) return -1;
+    return 0;
+}
+
+static void default_signals(void) {
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    for (int number = 1; number < NSIG; number++) {
+        // Fails for SIGKILL, SIGSTOP and the two that belong to glibc, which are at their default in a new program.
+        (void)sigaction(number, &action, NULL);
+    }
+}
+
+static _Noreturn void fail(struct start *start, int step) {
+    start->step = step;
+    start->error = errno;
+    _exit(127);
+}
+
+static void run_child(void *argument) {
+    struct start *start = argument;
+    default_signals();
+    if (setsid() < 0 || place_descriptors(start) != 0) fail(start, CPROCESS_STEP_CONFINE);
+    if (confine(start->confinement) != 0) fail(start, CPROCESS_STEP_CONFINE);
+    // As the job's user: the worker's rights open no directory for it.
+    if (fchdir(start->directory) != 0) fail(start, CPROCESS_STEP_DIRECTORY);
+    // Libraries open descriptors without O_CLOEXEC; a job gets none of them.
+    if (close_range(STDERR_FILENO + 1, ~0U, 0) != 0) fail(start, CPROCESS_STEP_CONFINE);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execve(start->path, start->argv, start->envp);
+    fail(start, CPROCESS_STEP_EXEC);
+}
+
+/// Room for the child until it executes the program.
+enum { STACK_SIZE = 64 << 10 };
+
+static int start_child(struct start *start, struct cprocess_child *child, int *step) {
+    void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    *step = CPROCESS_STEP_PIPE;
+    if (stack == MAP_FAILED) return errno;
+    int pidfd = -1;
+    pid_t pid = cprocess_vfork(start->confinement->cgroup, stack, STACK_SIZE, run_child, start, &pidfd);
+    int error = pid < 0 ? errno : start->error;
+    munmap(stack, STACK_SIZE);
+    *step = pid < 0 ? CPROCESS_STEP_FORK : start->step;
+    if (pid >= 0 && error) {
+        close(pidfd);
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    child->pid = pid;
+    child->pidfd = pidfd;
+    return error;
+}
+
 int cprocess_spawn(const char *path, char *const argv[], char *const envp[], int directory,
-                   struct cprocess_child *child, int *step) {
+                   const struct cprocess_confinement *confinement, struct cprocess_child *child, int *step) {
     int out[2] = {-1, -1}, err[2] = {-1, -1};
     *step = CPROCESS_STEP_PIPE;
     int error = open_pair(out);
     if (!error) error = open_pair(err);
-    if (!error) error = spawn(path, argv, envp, directory, out[1], err[1], &child->pid, step);
     if (!error) {
-        child->pidfd = pidfd_open(child->pid, 0);
-        if (child->pidfd < 0) {
-            error = errno;
-            *step = CPROCESS_STEP_WATCH;
-            cprocess_discard(child->pid);
-        }
+        struct start start = {
+            .path = path, .argv = argv, .envp = envp, .directory = directory,
+            .out = out[1], .err = err[1], .confinement = confinement,
+        };
+        error = start_child(&start, child, step);
     }
     if (error) {
         close_pair(out);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 int cprocess_stat(pid_t pid, struct cprocess_stat *stat) {
@@ -119,4 +120,11 @@ pid_t cprocess_newest(void) {
     // The fifth and last field: see proc(5).
     char *field = strrchr(text, ' ');
     return field ? atoi(field + 1) : -1;
+}
+
+int cprocess_is_delegated(const char *directory) {
+    // Without privileges only the first can be read (systemd from 251 on), and only with them was there another before.
+    char value = 0;
+    if (getxattr(directory, "user.delegate", &value, 1) == 1 && value == '1') return 1;
+    return getxattr(directory, "trusted.delegate", &value, 1) == 1 && value == '1';
 }

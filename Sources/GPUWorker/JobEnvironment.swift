@@ -51,6 +51,11 @@ struct JobEnvironment {
         for name in Self.inherited {
             if let value = HostInfo.environmentVariable(name), !value.isEmpty { variables.append((name, value)) }
         }
+        if let user = context.jobs.confinement.user {
+            variables += [
+                ("HOME", user.home), ("USER", user.name), ("LOGNAME", user.name), ("SHELL", user.shell),
+            ]
+        }
         return variables
     }
 

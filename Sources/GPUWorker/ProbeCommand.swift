@@ -41,7 +41,7 @@ struct ProbeCommand: Sendable {
 
     private func start(onEnd: @escaping @Sendable (TaskEnd) -> Void) throws(TaskRunnerError) -> RunningTask {
         let logs = "\(context.settings.logDirectory)/probe"
-        let spec = TaskSpec(
+        var spec = TaskSpec(
             arguments: ["/bin/sh", "-c", line],
             environment: JobEnvironment(context).withoutTask(),
             directory: try WorkingDirectory(anywhere: context.settings.cacheDirectory),
@@ -50,6 +50,7 @@ struct ProbeCommand: Sendable {
             captureLimit: 4096,
             fileLimit: 1 << 20
         )
+        spec.limits = context.jobs.ceiling
         return try runner.start(spec, onOutput: { _, _, _ in }, onEnd: onEnd)
     }
 

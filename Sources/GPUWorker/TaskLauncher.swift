@@ -56,13 +56,17 @@ final class TaskLauncher: Sendable {
 
     /// Why this worker will not run a task at all; nil if it may.
     func objection(to record: JobRecord) async -> TaskObjection? {
-        let path: String
+        let task: JobTask
         do throws(TaskRefusal) {
-            guard let directory = try record.task().workingDirectory else { return nil }
-            path = directory
+            task = try record.task()
         } catch {
             return TaskObjection(code: .badTask, reason: error.reason)
         }
+        if let objection = context.trust?.objection(to: record, task) { return objection }
+        if case .failure(let objection) = context.jobs.limits(asked: task.resources) {
+            return TaskObjection(code: .forbidden, reason: objection.reason)
+        }
+        guard let path = task.workingDirectory else { return nil }
         let allowed = context.settings.settings[WorkerSettings.Keys.allowedDirectories]
         return await work.run { [directories] in
             do throws(TaskRunnerError) {
@@ -123,7 +127,7 @@ final class TaskLauncher: Sendable {
             let settings = context.settings.settings
             let allowed = settings[WorkerSettings.Keys.allowedDirectories]
             let directory = try task.workingDirectory.map { try directories.resolve($0, allowed: allowed) } ?? own
-            let spec = TaskSpec(
+            var spec = TaskSpec(
                 arguments: task.command.processArguments,
                 environment: JobEnvironment(context).variables(task, record, attempt, directory: own.path),
                 directory: directory,
@@ -132,6 +136,7 @@ final class TaskLauncher: Sendable {
                 captureLimit: AttemptReport.Output.limit,
                 fileLimit: settings[WorkerSettings.Keys.logFileSize] << 20
             )
+            if case .success(let limits) = context.jobs.limits(asked: task.resources) { spec.limits = limits }
             let running = try runner.start(
                 spec,
                 onOutput: { stream, bytes, _ in streamer.append(stream.ofChunks, bytes) },
@@ -306,6 +311,11 @@ extension JobTask.Command {
     }
 }
 
+extension JobTask {
+    /// What it asks to be held by.
+    fileprivate var resources: ResourceLimits { ResourceLimits(memoryBytes: memoryBytes, processes: maxProcesses) }
+}
+
 extension TaskStream {
     fileprivate var ofChunks: LogChunk.Stream {
         switch self {
@@ -328,6 +338,9 @@ extension TaskRunnerError {
 extension ProcessEnd {
     fileprivate init(_ end: TaskEnd) {
         var remarks = end.survivors.map { "\($0) outlived SIGKILL" }
+        if end.killsForMemory > 0 {
+            remarks.append("its memory was used up (memory_bytes, JOB_MEMORY_MAX_MB), so the kernel killed it")
+        }
         if end.outputHeldOpen { remarks.append("its output was held open after its end; what came later is lost") }
         for (name, capture) in [("stdout", end.stdout), ("stderr", end.stderr)] {
             if let failure = capture.logFailure { remarks.append("its \(name) is not whole on disk: \(failure)") }

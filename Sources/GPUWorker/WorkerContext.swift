@@ -16,6 +16,9 @@ struct WorkerContext: Sendable {
     let incarnation: Incarnation
     let bootID: String
     let device: any WorkerDevice
+    let jobs: JobConfinement
+    /// Whose tasks are run; nil: everybody's.
+    let trust: SubmitterTrust?
     let logger: Logger
 
     var names: PoolNames { settings.names }
@@ -29,6 +32,7 @@ struct WorkerContext: Sendable {
             "cache_dir": .string(settings.cacheDirectory),
         ]
         if let node = settings.settings[WorkerSettings.Keys.node] { facts["node"] = .string(node) }
+        for field in jobs.facts { facts[field.key] = field.value }
         for field in device.facts { facts[field.key] = field.value }
         return facts
     }

@@ -25,13 +25,25 @@ struct WorkerService: Sendable {
         let reactor: Reactor
         let runner: TaskRunner
         let mailbox = Mailbox<WorkerEvent>()
-        let context = try makeContext(device)
+        let jobs = try JobConfinement(settings)
+        var trust: SubmitterTrust?
+        if let path = settings.settings[Keys.trustedSubmitters] { trust = try SubmitterTrust(path: path) }
+        let context = try makeContext(device, jobs, trust)
+        for remark in jobs.remarks { logger.notice("\(remark)") }
         let caches = CacheDesk(context: context)
         do throws(TaskRunnerError) {
             let journal = try AttemptJournal(root: settings.logDirectory, limits: limits(share: 1))
-            let directories = try TaskDirectories(cachePath: settings.cacheDirectory, limits: limits(share: 4))
+            let directories = try TaskDirectories(
+                cachePath: settings.cacheDirectory,
+                limits: limits(share: 4),
+                owner: jobs.confinement.user
+            )
             reactor = try Reactor()
-            runner = try TaskRunner(reactor: reactor, workerMarker: settings.marker)
+            runner = try TaskRunner(
+                reactor: reactor,
+                workerMarker: settings.marker,
+                confinement: jobs.confinement
+            )
             launcher = TaskLauncher(
                 context: context,
                 mailbox: mailbox,
@@ -115,7 +127,9 @@ struct WorkerService: Sendable {
         )
     }
 
-    private func makeContext(_ device: any WorkerDevice) throws(FatalError) -> WorkerContext {
+    private func makeContext(_ device: any WorkerDevice, _ jobs: JobConfinement, _ trust: SubmitterTrust?)
+        throws(FatalError) -> WorkerContext
+    {
         var ids = IdentifierSource()
         let connection: NATSConnection
         do throws(NATSError) {
@@ -142,6 +156,8 @@ struct WorkerService: Sendable {
             incarnation: Incarnation(from: &ids),
             bootID: bootID,
             device: device,
+            jobs: jobs,
+            trust: trust,
             logger: logger
         )
     }

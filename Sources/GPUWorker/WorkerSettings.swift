@@ -213,6 +213,39 @@ struct WorkerSettings: Sendable {
             form: "processors such as 0-1,3",
             help: "the processors that jobs of this card may use"
         )
+        static let jobCgroup = SettingKey<String>.text(
+            "JOB_CGROUP",
+            default: "auto",
+            form: "auto, off, or a directory of a cgroup2 file system that is left to these workers alone",
+            help: "where each job gets a cgroup of its own; auto: in the unit's, where it has Delegate=",
+            check: { ["auto", "off"].contains($0) || $0.hasPrefix("/") ? nil : "is not auto, off or an absolute path" }
+        )
+        static let jobUser = SettingKey<String?>.optionalText(
+            "JOB_USER",
+            form: "a user of this machine other than root",
+            help: "whom jobs run as; the worker's own user if not set"
+        )
+        static let trustedSubmitters = SettingKey<String?>.optionalPath(
+            "TRUSTED_SUBMITTERS",
+            help: "a file with submitters' public NKeys, one a line; tasks that none of them has signed are rejected"
+        )
+        static let namespaces = SettingKey<Bool>.yesNo(
+            "JOB_NAMESPACES",
+            default: true,
+            help: "whether jobs may make namespaces (containers) and gain rights by set-user-id programs"
+        )
+        static let memoryMaximum = SettingKey<Double?>.optionalNumber(
+            "JOB_MEMORY_MAX_MB",
+            in: 1...16_777_216,
+            unit: "MB",
+            help: "what a job may use at most; without a memory controller, each process of it"
+        )
+        static let processMaximum = SettingKey<Double?>.optionalNumber(
+            "JOB_PIDS_MAX",
+            in: 1...4_194_304,
+            unit: "processes and threads",
+            help: "how many a job may have at most; only where its cgroup has a pids controller"
+        )
         static let logFileSize = SettingKey<Int>.wholeNumber(
             "LOG_FILE_MAX_MB",
             default: 256,
@@ -255,7 +288,9 @@ struct WorkerSettings: Sendable {
             CommonKeys.dayWindow.declaration,
             coolFor.declaration, allowUnknownTemperature.declaration, probeCommand.declaration, killGrace.declaration,
             drain.declaration,
-            allowedDirectories.declaration, cpuSet.declaration, logFileSize.declaration, logStreamSize.declaration,
+            allowedDirectories.declaration, cpuSet.declaration, jobCgroup.declaration, jobUser.declaration,
+            namespaces.declaration, trustedSubmitters.declaration, memoryMaximum.declaration,
+            processMaximum.declaration, logFileSize.declaration, logStreamSize.declaration,
             keepAge.declaration, keepCount.declaration, keepSize.declaration,
         ]
     }

@@ -47,6 +47,8 @@ extension JobTask {
         maxRetries = try fields.integer("max_retries", in: TaskLimits.maxRetries)
         priority = try fields.integer("priority", in: TaskLimits.priority) ?? 0
         cacheKeys = try fields.cacheKeys()
+        memoryBytes = try fields.integer("memory_bytes", in: TaskLimits.memoryBytes).map { UInt64($0) }
+        maxProcesses = try fields.integer("max_processes", in: TaskLimits.maxProcesses)
         retryOf = try Self.jobID(json["retry_of"], field: "retry_of", of: id)
         submittedAt = try fields.number("submitted_at")
     }

@@ -47,6 +47,10 @@ package struct JobTask: Sendable, Equatable {
     package var maxWait: Duration?
     /// What the job reads: of the cards that may run it, one whose cache has it is preferred. Sorted, each once.
     package var cacheKeys: [CacheKey]
+    /// How many bytes of memory the job may use at most, all its processes together; nil: what its worker gives it.
+    package var memoryBytes: UInt64?
+    /// How many processes and threads the job may have at most; nil: what its worker gives it.
+    package var maxProcesses: Int?
     /// The job that this one runs again.
     package var retryOf: JobID?
     /// The client's clock when it first submitted this, seconds since 1970.
@@ -62,6 +66,10 @@ package enum TaskLimits {
     /// Seconds; 366 days.
     package static let timeout = 0.001...31_622_400.0
     package static let maxRetries = 0...100
+    /// From a megabyte, with which hardly a program starts, to a pebibyte.
+    package static let memoryBytes = 1 << 20...1 << 50
+    /// Linux has no more process ids.
+    package static let maxProcesses = 1...4_194_304
     package static let priority = -100...100
 }
 

@@ -19,7 +19,7 @@ struct PoolOptions: ParsableArguments {
     static let schema = SettingsSchema(
         defaultFile: "/etc/maestro/maestro.conf",
         fileVariable: "MAESTRO_CONF",
-        keys: CommonKeys.all + [PoolKeys.idHorizon.declaration],
+        keys: CommonKeys.all + [PoolKeys.idHorizon.declaration, SigningOptions.file.declaration],
         unknownKeys: .ignored
     )
 

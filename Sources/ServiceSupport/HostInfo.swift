@@ -18,6 +18,9 @@ package enum HostInfo {
         return String(decoding: bytes.prefix { $0 > 0x20 }, as: UTF8.self)
     }
 
+    /// Whether this process may do anything to files and processes.
+    package static var isRoot: Bool { geteuid() == 0 }
+
     package static var processID: Int { Int(getpid()) }
 
     /// The value of an environment variable; nil when it is not set or not UTF-8.

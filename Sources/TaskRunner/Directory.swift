@@ -54,6 +54,21 @@ struct Directory: ~Copyable {
         throw Errno(EBUSY)
     }
 
+    /// Makes the directory a user's. Does nothing when it is.
+    borrowing func give(to owner: JobUser) throws(Errno) {
+        let status = try descriptor.status()
+        guard status.st_uid != owner.user || status.st_gid != owner.group else { return }
+        guard fchown(descriptor.number, owner.user, owner.group) == 0 else { throw Errno.current }
+    }
+
+    /// Lets a group make entries in the directory, and remove its own alone.
+    borrowing func share(with group: gid_t) throws(Errno) {
+        let status = try descriptor.status()
+        let mode: mode_t = status.st_mode & 0o7777 | 0o1770
+        if status.st_gid != group, fchown(descriptor.number, uid_t.max, group) != 0 { throw Errno.current }
+        if status.st_mode & 0o7777 != mode, fchmod(descriptor.number, mode) != 0 { throw Errno.current }
+    }
+
     borrowing func exists(_ name: String) -> Bool {
         unsafe faccessat(descriptor.number, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0
     }
@@ -102,6 +117,16 @@ struct Directory: ~Copyable {
         }
         try rename(temporary, to: name)
         if durable { try descriptor.synchronize() }
+    }
+
+    /// Writes into a file that is there: one of a file system whose files are switches.
+    borrowing func writeInPlace(_ text: String, to name: String) throws(Errno) {
+        try Descriptor(at: descriptor.number, path: name, flags: O_WRONLY | O_NOFOLLOW).write(Array(text.utf8)[...])
+    }
+
+    /// Removes a directory that holds nothing; false when that cannot be done now.
+    borrowing func removeEmptyDirectory(_ name: String) -> Bool {
+        unsafe unlinkat(descriptor.number, name, AT_REMOVEDIR) == 0
     }
 
     /// Reads a regular file; nil when it is longer than the limit.

@@ -7,6 +7,7 @@ package final class RunningTask: Sendable {
     /// The task's own process, the leader of its session.
     package let process: ProcessIdentity
     let attemptID: String
+    let cgroup: AttemptCgroup?
 
     /// Whether the task is so young that process ids cannot have been given out twice since it began.
     var isShort: Bool { ContinuousClock.now - begun < .milliseconds(200) }
@@ -38,6 +39,7 @@ package final class RunningTask: Sendable {
     init(
         _ child: consuming SpawnedChild,
         spec: TaskSpec,
+        cgroup: AttemptCgroup?,
         runner: TaskRunner,
         onOutput: @escaping TaskRunner.OutputHandler,
         onEnd: @escaping TaskRunner.EndHandler
@@ -47,6 +49,7 @@ package final class RunningTask: Sendable {
         guard let entry = ProcessEntry(pid: pid) else { throw Errno.current }
         process = ProcessIdentity(pid: pid, started: entry.started, bootID: ProcessTable.bootID)
         attemptID = spec.attemptID
+        self.cgroup = cgroup
         self.runner = runner
         self.onEnd = onEnd
         token = runner.reactor.makeToken()
@@ -123,16 +126,20 @@ package final class RunningTask: Sendable {
     /// Kills what is left of the attempt, and comes back when that is dead, until nothing is left.
     private func sweep() {
         if state.withLock({ $0.isSwept }) { return }
+        let isPopulated: Bool
         let strays: [ProcessEntry]
         do throws(Errno) {
-            strays = try runner.strays(of: self)
+            isPopulated = try cgroup?.isPopulated() ?? false
+            strays = try remains(ofCgroup: isPopulated)
+            // After the listing, so that what dies of it is known; what is forked in between dies too.
+            if isPopulated { try cgroup?.kill() }
         } catch {
             // The processes cannot be listed now (no descriptor is free). The deadline bounds the attempts.
             startDeadline()
             runner.reactor.schedule(after: .milliseconds(100)) { [self] in sweep() }
             return
         }
-        guard !strays.isEmpty else { return finishSweep(survivors: []) }
+        guard isPopulated || !strays.isEmpty else { return finishSweep(survivors: []) }
         startDeadline()
         let dying = strays.compactMap { DyingProcess(killing: $0) }
         state.withLock { state in
@@ -142,8 +149,26 @@ package final class RunningTask: Sendable {
         for process in dying where !process.watch(on: runner.reactor, onDeath: { [self] in strayDied($0) }) {
             strayDied(process.entry)
         }
-        // All of them were gone before they could be killed: look again, after the other events.
-        if dying.isEmpty { runner.reactor.post { [self] in sweep() } }
+        guard dying.isEmpty else { return }
+        // All of them were gone before they could be killed: look again, after the other events. In a cgroup the last
+        // one may be on its way out.
+        if isPopulated {
+            runner.reactor.schedule(after: .milliseconds(1)) { [self] in sweep() }
+        } else {
+            runner.reactor.post { [self] in sweep() }
+        }
+    }
+
+    /// What lives of the attempt without its leader. The cgroup has all of it, but for what was let out of it by
+    /// somebody who may.
+    private func remains(ofCgroup isPopulated: Bool) throws(Errno) -> [ProcessEntry] {
+        var found: [ProcessEntry] = []
+        if isPopulated, let cgroup {
+            found = try cgroup.processes().filter { $0 != process.pid || !hasLeader }
+                .compactMap { ProcessEntry(pid: $0) }.filter { !$0.isDead }
+        }
+        let others = try runner.strays(of: self)
+        return found + others.filter { other in !found.contains { $0.pid == other.pid } }
     }
 
     private func strayDied(_ entry: ProcessEntry) {
@@ -158,7 +183,8 @@ package final class RunningTask: Sendable {
         guard hasLeader, let entry = ProcessEntry(pid: process.pid) else { return }
         startDeadline()
         do throws(Errno) {
-            let strays = try runner.strays(of: self)
+            try cgroup?.kill()
+            let strays = try remains(ofCgroup: cgroup != nil)
             state.withLock { $0.killed.formUnion(strays.map(\.pid)) }
             for process in try ProcessTable.trees(of: [entry]) + strays { _ = DyingProcess(killing: process) }
         } catch {
@@ -220,12 +246,14 @@ package final class RunningTask: Sendable {
                 usage: state.usage,
                 strays: state.killed.count,
                 survivors: state.survivors,
+                killsForMemory: cgroup?.killsForMemory() ?? 0,
                 outputHeldOpen: state.outputHeldOpen
             )
             return (end, state.deadline)
         }
         guard let end else { return }
         if let deadline { runner.reactor.cancel(deadline) }
+        cgroup?.remove()
         // An unkillable leader stays known until it is dead and reaped.
         if !hasLeader { runner.forget(leader: process.pid) }
         onEnd(end)

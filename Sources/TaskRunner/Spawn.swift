@@ -18,7 +18,8 @@ enum Spawn {
         program: String,
         arguments: [String],
         environment: [String],
-        directory: WorkingDirectory
+        directory: WorkingDirectory,
+        confinement: Confinement
     ) throws(TaskRunnerError) -> SpawnedChild {
         guard !(arguments + environment).contains(where: { $0.utf8.contains(0) }) else {
             throw TaskRunnerError(.invalidTask, "an argument or a variable holds a NUL byte")
@@ -27,10 +28,27 @@ enum Spawn {
         var step: Int32 = 0
         let error = unsafe withCStrings(arguments) { argv in
             unsafe withCStrings(environment) { envp in
-                unsafe cprocess_spawn(program, argv, envp, directory.descriptor.number, &child, &step)
+                unsafe confinement.withCValue { confinement in
+                    unsafe cprocess_spawn(
+                        program,
+                        argv,
+                        envp,
+                        directory.descriptor.number,
+                        confinement,
+                        &child,
+                        &step
+                    )
+                }
             }
         }
-        guard error == 0 else { throw refusal(program: program, step: UInt32(step), cause: Errno(error)) }
+        guard error == 0 else {
+            let cause = Errno(error)
+            if UInt32(step) == CPROCESS_STEP_DIRECTORY.rawValue {
+                let who = confinement.user.map { " as user \($0.name)" } ?? ""
+                throw TaskRunnerError(.workingDirectory, "cannot enter \(directory.path)\(who)", cause: cause)
+            }
+            throw refusal(program: program, step: UInt32(step), cause: cause)
+        }
         return SpawnedChild(
             pid: child.pid,
             process: Descriptor(owning: child.pidfd),
@@ -90,6 +108,32 @@ enum Spawn {
             .programNotFound,
             "the program \(name) is in none of the directories of PATH (\(path ?? defaultPath))"
         )
+    }
+
+    /// What holds a process from its first instruction on.
+    struct Confinement {
+        var cgroup: AttemptCgroup?
+        var user: JobUser?
+        var deniesNamespaces = false
+        /// RLIMIT_DATA in bytes.
+        var dataLimit: UInt64?
+
+        fileprivate func withCValue(_ body: (UnsafePointer<cprocess_confinement>) -> Int32) -> Int32 {
+            unsafe (user?.groups ?? []).withUnsafeBufferPointer { groups in
+                var value = unsafe cprocess_confinement()
+                unsafe value.cgroup = cgroup?.number ?? -1
+                unsafe value.deny_namespaces = deniesNamespaces ? 1 : 0
+                unsafe value.data_limit = dataLimit ?? 0
+                if let user {
+                    unsafe value.switch_user = 1
+                    unsafe value.user = user.user
+                    unsafe value.group = user.group
+                    unsafe value.groups = groups.baseAddress
+                    unsafe value.group_count = groups.count
+                }
+                return unsafe body(&value)
+            }
+        }
     }
 
     /// Lends the strings as a null-terminated array of C strings.

@@ -8,6 +8,7 @@ package final class TaskDirectories: Sendable {
     /// The card's cache, `<MERGE_ROOT>/gpu<N>`.
     package let cachePath: String
     private let limits: PruneLimits
+    private let owner: JobUser?
     private let state = Mutex(State())
 
     private static let folder = "tasks"
@@ -19,12 +20,16 @@ package final class TaskDirectories: Sendable {
     }
 
     /// Makes the card's cache where it is missing, and learns what earlier lives have left in it.
+    /// - Parameter owner: whom jobs run as, where that is another user: their directories are that user's, and the cache
+    ///   is open to that user's group.
     ///
     /// Throws `file` when the cache cannot be made or read.
-    package init(cachePath: String, limits: PruneLimits) throws(TaskRunnerError) {
+    package init(cachePath: String, limits: PruneLimits, owner: JobUser? = nil) throws(TaskRunnerError) {
         self.cachePath = cachePath
         self.limits = limits
+        self.owner = owner
         do throws(Errno) {
+            if let owner { try Directory(creating: cachePath).share(with: owner.group) }
             let tasks = try Self.openTasks(of: cachePath)
             for name in try tasks.names() {
                 let finished = Double(try tasks.status(of: name).st_mtim.tv_sec)
@@ -47,6 +52,7 @@ package final class TaskDirectories: Sendable {
         }
         do throws(Errno) {
             let directory = try Self.openTasks(of: cachePath).make(task)
+            if let owner { try directory.give(to: owner) }
             let place = try WorkingDirectory(Descriptor(at: directory.descriptor.number, path: ".", flags: O_DIRECTORY))
             state.withLock { state in
                 state.users[task, default: 0] += 1

@@ -24,6 +24,22 @@ package final class TaskRunner: Sendable {
         }
     }
 
+    /// What every task is held by.
+    package struct Confinement: Sendable {
+        /// Where each attempt gets a cgroup of its own; nil: its processes are told by session, descent, marker and pipes.
+        package var cgroups: CgroupTree?
+        /// Whom tasks run as; nil: as this process.
+        package var user: JobUser?
+        /// Tasks may neither make nor enter namespaces, and set-user-id programs give them no rights.
+        package var deniesNamespaces: Bool
+
+        package init(cgroups: CgroupTree? = nil, user: JobUser? = nil, deniesNamespaces: Bool = false) {
+            self.cgroups = cgroups
+            self.user = user
+            self.deniesNamespaces = deniesNamespaces
+        }
+    }
+
     /// The variable by which the processes of one worker are known, over its restarts.
     package static let workerVariable = "MAESTRO_WORKER"
     /// The variable by which the processes of one attempt are known.
@@ -32,6 +48,7 @@ package final class TaskRunner: Sendable {
     let reactor: Reactor
     let limits: Limits
     private let workerMarker: String
+    private let confinement: Confinement
     private let buffer = ReadBuffer()
     /// Held while a process is started, so that nobody takes it for a stray before it is known.
     private let spawning = Mutex(())
@@ -47,12 +64,18 @@ package final class TaskRunner: Sendable {
     /// - Parameter workerMarker: the same for every life of this worker, different from every other worker's.
     ///
     /// Throws `system` when the kernel will not give orphaned processes to this one.
-    package init(reactor: Reactor, workerMarker: String, limits: Limits = Limits()) throws(TaskRunnerError) {
+    package init(
+        reactor: Reactor,
+        workerMarker: String,
+        confinement: Confinement = Confinement(),
+        limits: Limits = Limits()
+    ) throws(TaskRunnerError) {
         guard cprocess_become_subreaper() == 0 else {
             throw TaskRunnerError(.system, "cannot become the reaper of orphaned processes", cause: .current)
         }
         self.reactor = reactor
         self.workerMarker = workerMarker
+        self.confinement = confinement
         self.limits = limits
     }
 
@@ -69,25 +92,49 @@ package final class TaskRunner: Sendable {
         let environment = try variables(of: spec)
         let path = spec.environment.last { $0.name == "PATH" }?.value
         let program = try Spawn.find(name, path: path, in: spec.directory)
-        let task = try spawning.withLock { _ throws(TaskRunnerError) in
-            let child = try Spawn.start(
-                program: program,
-                arguments: spec.arguments,
-                environment: environment,
-                directory: spec.directory
-            )
-            let pid = child.pid
-            do throws(Errno) {
-                let task = try RunningTask(child, spec: spec, runner: self, onOutput: onOutput, onEnd: onEnd)
-                known.withLock { $0.tasks[pid] = task }
-                return task
-            } catch {
-                cprocess_discard(pid)
-                throw TaskRunnerError(.resources, "cannot watch \(program)", cause: error)
+        let cgroup = try confinement.cgroups?.make(attemptID: spec.attemptID, limits: spec.limits)
+        do throws(TaskRunnerError) {
+            let task = try spawning.withLock { _ throws(TaskRunnerError) in
+                let child = try Spawn.start(
+                    program: program,
+                    arguments: spec.arguments,
+                    environment: environment,
+                    directory: spec.directory,
+                    confinement: held(in: cgroup, spec.limits)
+                )
+                let pid = child.pid
+                do throws(Errno) {
+                    let task = try RunningTask(
+                        child,
+                        spec: spec,
+                        cgroup: cgroup,
+                        runner: self,
+                        onOutput: onOutput,
+                        onEnd: onEnd
+                    )
+                    known.withLock { $0.tasks[pid] = task }
+                    return task
+                } catch {
+                    cprocess_discard(pid)
+                    throw TaskRunnerError(.resources, "cannot watch \(program)", cause: error)
+                }
             }
+            try task.begin(buffer: buffer)
+            return task
+        } catch {
+            cgroup?.remove()
+            throw error
         }
-        try task.begin(buffer: buffer)
-        return task
+    }
+
+    private func held(in cgroup: AttemptCgroup?, _ limits: ResourceLimits) -> Spawn.Confinement {
+        let isHeldAsOne = confinement.cgroups?.controllers.contains(.memory) ?? false
+        return Spawn.Confinement(
+            cgroup: cgroup,
+            user: confinement.user,
+            deniesNamespaces: confinement.deniesNamespaces,
+            dataLimit: isHeldAsOne ? nil : limits.memoryBytes
+        )
     }
 
     /// Reaps orphans of running tasks that have died. To be called now and then while tasks run (a worker does at
@@ -103,11 +150,18 @@ package final class TaskRunner: Sendable {
         }
     }
 
-    /// The processes of each task that runs now, by attempt: its own, those of its session that have lost their
-    /// parents, and what descends from them. Looks into `/proc`.
+    /// The processes of each task that runs now, by attempt: those of its cgroup, or its own, those of its session that
+    /// have lost their parents, and what descends from them. Looks into `/proc`.
     package func processes() throws(Errno) -> [(attemptID: String, pids: [Int32])] {
         let tasks = known.withLock { $0.tasks.values.filter(\.hasLeader) }
         guard !tasks.isEmpty else { return [] }
+        guard confinement.cgroups == nil else {
+            var found: [(attemptID: String, pids: [Int32])] = []
+            for task in tasks.sorted(by: { $0.attemptID < $1.attemptID }) {
+                found.append((task.attemptID, try task.cgroup?.processes() ?? []))
+            }
+            return found
+        }
         let bySession = Dictionary(grouping: try ProcessTable.children(), by: \.session)
         var found: [(attemptID: String, pids: [Int32])] = []
         for task in tasks.sorted(by: { $0.attemptID < $1.attemptID }) {

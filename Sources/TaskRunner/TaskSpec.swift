@@ -20,6 +20,9 @@ package struct TaskSpec: Sendable {
     package var captureLimit: Int
     /// Where a log file is cut, in bytes. The task runs on, and what it prints further is read and dropped.
     package var fileLimit: Int
+    /// What the attempt may use at most. Processes are limited only where the runner has cgroups with the controller;
+    /// memory, where it has none, for each process by itself.
+    package var limits = ResourceLimits()
 
     package init(
         arguments: [String],
@@ -75,6 +78,8 @@ package struct TaskEnd: Sendable, Equatable {
     package var strays: Int
     /// Processes of this attempt that outlived SIGKILL.
     package var survivors: [ProcessEntry]
+    /// How many of its processes were killed because the attempt's memory was used up.
+    package var killsForMemory = 0
     /// Somebody held the task's output open after its end; what came later is lost.
     package var outputHeldOpen: Bool
 

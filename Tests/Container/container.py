@@ -127,8 +127,12 @@ class Container:
             "systemd-nspawn", "--quiet", f"--directory={self.root}", "--register=no", "--keep-unit", "--boot",
             "--private-network", "--console=pipe", *self.rig.binds,
         ]
+        # One tree of cgroups v2, as Debian has it; this machine's own may be another.
+        environment = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         with self.console.open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+            )
         self.leader = int(str(wait_until("the container has a first process", self._find_leader)))
         wait_until("systemd is up", lambda: self.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded"))
 

@@ -3,6 +3,7 @@
 One story: the tests run in the order in which they stand, on one container.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -149,6 +150,57 @@ def test_a_cache_is_saved_and_warmed_when_somebody_asks_on_the_bus(rig: Containe
     rig.run("maestroctl", "submit", "--wait", "--retries", "0", "--shell", "! cat /data/gpucache/gpu1.snapshots/current/asked")
 
 
+@contextlib.contextmanager
+def without_card(rig: Container, card: int) -> Iterator[str]:
+    """A worker that sees the container's real /sys, where no card is: the made-up machine hides the cgroups."""
+    unit = f"gpu-worker@{card}.service"
+    own = rig.root / f"etc/default/gpu-worker@{card}"
+    own.write_text("".join(f"{key}=\n" for key in rig.rig.environment))
+    rig.run("systemctl", "restart", unit)
+    try:
+        yield unit
+    finally:
+        own.unlink()
+        rig.run("systemctl", "restart", unit)
+
+
+def test_each_job_is_a_cgroup_of_its_own_and_ends_as_one(rig: Container) -> None:
+    with without_card(rig, 1) as unit:
+        hide = (
+            "(env -i setsid sh -c 'trap \"\" TERM; while :; do sleep 4711; done' </dev/null >/dev/null 2>&1 &); "
+            "cat /proc/self/cgroup; sleep 1"
+        )
+        told = rig.run("maestroctl", "submit", "--wait", "--gpu", "1", "--shell", hide)
+        assert re.search(rf"0::/maestro.slice/{unit}/job-\w+$", told, re.MULTILINE), told + rig.journal(unit)
+        assert rig.run("pgrep", "-f", "sleep 4711", check=False) == ""
+        assert rig.shell(f"ls /sys/fs/cgroup/maestro.slice/{unit} | grep -c ^job-", check=False).strip() == "0"
+        worker = rig.main_process(unit)
+        assert f"0::/maestro.slice/{unit}/worker" in rig.run("cat", f"/proc/{worker}/cgroup").split()
+        # Of the tree a job sees all, and may write where its own worker may.
+        rig.run(
+            "maestroctl", "submit", "--wait", "--gpu", "1", "--retries", "0", "--shell",
+            "! mkdir /sys/fs/cgroup/x && ! mkdir /sys/fs/cgroup/maestro.slice/gpu-worker@2.service/x "
+            "&& ! unshare --user true && ! unshare --net true",
+        )
+
+
+def test_jobs_run_as_another_user_when_told(rig: Container) -> None:
+    drop_in = "/etc/systemd/system/gpu-worker@3.service.d/job-user.conf"
+    rig.shell(f"install -D -m 644 /usr/share/maestro/job-user.conf {drop_in}; systemctl daemon-reload")
+    with without_card(rig, 3) as unit:
+        worker = rig.main_process(unit)
+        script = (
+            "id -un; stat -c %U $TASK_DIR; touch $TASK_DIR/mine $GPU_CACHE_DIR/ours && echo wrote; "
+            f"kill -0 {worker} 2>/dev/null || echo no kill; cat /proc/{worker}/environ 2>/dev/null || echo no look; "
+            "mkdir /sys/fs/cgroup$(grep -o '/maestro.slice.*' /proc/self/cgroup)/x 2>/dev/null || echo no cgroup; "
+            "grep CapEff /proc/self/status; grep -o '/job-' /proc/self/cgroup"
+        )
+        told = rig.run("maestroctl", "submit", "--wait", "--gpu", "3", "--retries", "0", "--shell", script)
+        for line in ["gpu-job", "wrote", "no kill", "no look", "no cgroup", "CapEff:\\s0000000000000000", "/job-"]:
+            assert re.search(rf"^\s*{line}$", told, re.MULTILINE), (line, told, rig.journal(unit))
+        rig.shell(f"rm {drop_in}; systemctl daemon-reload")
+
+
 NUMBA = """
 import numba, numpy
 @numba.njit(parallel=True)
@@ -193,6 +245,21 @@ def test_anything_that_is_killed_comes_back(rig: Container, unit: str) -> None:
     wait_until(f"{unit} lives again", lambda: rig.is_active(unit) and rig.main_process(unit) not in (0, process))
     assert {record["state"] for record in wait_for(rig, ids)} == {"done"}
     assert rig.is_active(*SERVICES), rig.journal(*SERVICES)
+
+
+@pytest.mark.parametrize("unit", ["maestro.service", "gpu-worker@2.service"])
+def test_what_is_stuck_is_started_again(rig: Container, unit: str) -> None:
+    drop_in = f"/run/systemd/system/{unit}.d/watch.conf"
+    lines = "[Service]\\nWatchdogSec=6\\nTimeoutAbortSec=1\\nEnvironment=HEARTBEAT_SEC=1\\n"
+    rig.shell(f"mkdir -p $(dirname {drop_in}); printf '{lines}' >{drop_in}; systemctl daemon-reload; systemctl restart {unit}")
+    process = rig.main_process(unit)
+    # Idle, and alive for longer than the watchdog waits: it is fed.
+    wait_until("it has lived for 15 seconds", lambda: int(rig.run("ps", "-o", "etimes=", "-p", process, check=False) or 99) > 15)
+    assert rig.main_process(unit) == process, rig.journal(unit)
+    rig.run("kill", "-STOP", process)
+    wait_until(f"{unit} lives again", lambda: rig.is_active(unit) and rig.main_process(unit) not in (0, process))
+    rig.shell(f"rm -r $(dirname {drop_in}); systemctl daemon-reload; systemctl restart {unit}")
+    wait_for_leader(rig)
 
 
 def test_a_wrong_configuration_ends_it_for_good(rig: Container) -> None:
@@ -261,4 +328,4 @@ def test_a_purge_leaves_nothing(rig: Container) -> None:
     left = [path for path in left if not re.fullmatch(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)-", path)]
     assert left == []
     accounts = rig.shell("cat /etc/passwd /etc/group")
-    assert "maestro" not in accounts and "gpu-worker" not in accounts
+    assert "maestro" not in accounts and "gpu-worker" not in accounts and "gpu-job" not in accounts

@@ -31,10 +31,18 @@ final class Lab: Sendable {
     let place: WorkingDirectory
     private let lastAttempt = Mutex(0)
 
-    init(limits: TaskRunner.Limits = TaskRunner.Limits()) throws {
+    init(
+        confinement: TaskRunner.Confinement = TaskRunner.Confinement(),
+        limits: TaskRunner.Limits = TaskRunner.Limits()
+    ) throws {
         directory = try TemporaryDirectory()
         reactor = try Reactor()
-        runner = try TaskRunner(reactor: reactor, workerMarker: directory.path, limits: limits)
+        runner = try TaskRunner(
+            reactor: reactor,
+            workerMarker: directory.path,
+            confinement: confinement,
+            limits: limits
+        )
         place = try WorkingDirectory(anywhere: directory.path)
     }
 

@@ -11,14 +11,32 @@
 /// Which part of cprocess_spawn failed.
 enum cprocess_step {
     CPROCESS_STEP_NONE = 0,
-    /// A pipe could not be made.
+    /// A pipe or memory could not be had.
     CPROCESS_STEP_PIPE = 1,
-    /// posix_spawn could not be prepared.
-    CPROCESS_STEP_PREPARE = 2,
-    /// fork or exec failed; the working directory cannot be the cause, because it comes as an open descriptor.
-    CPROCESS_STEP_EXEC = 3,
-    /// The child runs no more: it could not be watched and was killed and reaped.
-    CPROCESS_STEP_WATCH = 4,
+    /// The process could not be made.
+    CPROCESS_STEP_FORK = 2,
+    /// The process could not be confined, or its descriptors could not be put in place.
+    CPROCESS_STEP_CONFINE = 3,
+    /// The working directory may not be entered by the user that the process runs as.
+    CPROCESS_STEP_DIRECTORY = 4,
+    /// The program could not be executed.
+    CPROCESS_STEP_EXEC = 5,
+};
+
+/// What holds a process that is started, from its first instruction on.
+struct cprocess_confinement {
+    /// An open directory of a cgroup2 file system in which the process begins; -1: in the cgroup of this one.
+    int cgroup;
+    /// Whether it runs as another user, without any capability. This process must be allowed to switch.
+    int switch_user;
+    uid_t user;
+    gid_t group;
+    const gid_t *groups;
+    size_t group_count;
+    /// Whether neither it nor what it starts may make or enter namespaces. Set-user-id programs give no rights then.
+    int deny_namespaces;
+    /// RLIMIT_DATA in bytes, of each of its processes; 0: as it is here.
+    uint64_t data_limit;
 };
 
 /// A process that was started.
@@ -36,7 +54,7 @@ struct cprocess_child {
 ///
 /// Returns 0, or the errno of the step that is stored in *step. Blocks until the program was executed or refused.
 int cprocess_spawn(const char *path, char *const argv[], char *const envp[], int directory,
-                   struct cprocess_child *child, int *step);
+                   const struct cprocess_confinement *confinement, struct cprocess_child *child, int *step);
 
 /// Kills a child with its group and waits for it: for a child that was started and cannot be watched.
 void cprocess_discard(pid_t pid);
@@ -116,6 +134,9 @@ int cprocess_wake_open(void);
 void cprocess_wake_signal(int fd);
 /// Makes it unreadable again.
 void cprocess_wake_clear(int fd);
+
+/// Whether systemd has marked a cgroup's directory as left to the unit in it (Delegate=): 1 or 0.
+int cprocess_is_delegated(const char *directory);
 
 /// Restricts this process, its later threads and its children to the processors whose bits are set (bit 0 of byte 0
 /// is processor 0). Returns 0, or -1 with errno set when none of them is to be had.

@@ -1,12 +1,14 @@
 import JobModel
 import JobTransport
 import ServiceSupport
+import TaskSigning
 
 /// Submits the tasks of a file, one JSON object a line.
 struct FileSubmission {
     let pool: PoolOptions
     let path: String
     let isJSON: Bool
+    let key: SigningKey?
     let journal: JournalOptions
 
     private struct Counts {
@@ -30,7 +32,7 @@ struct FileSubmission {
     func run() async throws {
         if path != "-" {
             var source = IdentifierSource()
-            for task in Tasks(lines: try LineReader(path), source: &source) { _ = try task.get() }
+            for task in Tasks(lines: try LineReader(path), key: key, source: &source) { _ = try task.get() }
         }
         let client = try await pool.connect()
         try await client.requirePool()
@@ -40,7 +42,7 @@ struct FileSubmission {
         var refused: [Submission] = []
         let keeper = try await journal.keeper(for: client)
         let submitter = Submitter(client.jetStream, names: client.names)
-        let tasks = JournalledTasks(Tasks(lines: try LineReader(path), source: &source), keeper)
+        let tasks = JournalledTasks(Tasks(lines: try LineReader(path), key: key, source: &source), keeper)
         var failure: FatalError?
         do {
             try await submitter.submit(tasks, until: .now + .seconds(60)) { submission, outcome in
@@ -103,12 +105,14 @@ struct FileSubmission {
     /// The lines of a file as submissions; the first bad one ends it.
     struct Tasks: Sequence, IteratorProtocol {
         var lines: LineReader
+        let key: SigningKey?
         var source: IdentifierSource
         private let clock = MonotonicClock()
         private var hasFailed = false
 
-        init(lines: LineReader, source: inout IdentifierSource) {
+        init(lines: LineReader, key: SigningKey? = nil, source: inout IdentifierSource) {
             self.lines = lines
+            self.key = key
             self.source = IdentifierSource(seed: source.next())
         }
 
@@ -120,7 +124,8 @@ struct FileSubmission {
             while let line = lines.next() {
                 if line.isBlank { continue }
                 do {
-                    return .success(try Submission(task: line, now: clock.now(), from: &source))
+                    let submission = try Submission(task: line, now: clock.now(), from: &source)
+                    return .success(try submission.signed(with: key))
                 } catch {
                     hasFailed = true
                     return .failure(

@@ -2,6 +2,7 @@ import ArgumentParser
 import JobModel
 import JobTransport
 import ServiceSupport
+import TaskSigning
 import WireJSON
 
 struct RetryCommand: AsyncParsableCommand {
@@ -22,15 +23,17 @@ struct RetryCommand: AsyncParsableCommand {
     var ids: [JobID]
     @Flag(help: "Print JSON, one line for each job.")
     var json = false
+    @OptionGroup(title: "Signature") var signing: SigningOptions
     @OptionGroup(title: "Journal") var journal: JournalOptions
 
     func run() async throws {
+        let key = try signing.key(pool)
         let client = try await pool.connect()
         let keeper = try await journal.keeper(for: client)
         var source = IdentifierSource()
         for id in ids {
             let record = try await client.record(id).record
-            let submission = try Self.again(record, now: MonotonicClock().now(), from: &source)
+            let submission = try Self.again(record, now: MonotonicClock().now(), signedWith: key, from: &source)
             try await SubmitCommand.send(submission, client, keeper, isJSON: json)
         }
         await client.close()
@@ -40,6 +43,7 @@ struct RetryCommand: AsyncParsableCommand {
     static func again(
         _ record: JobRecord,
         now: Timestamp,
+        signedWith key: SigningKey? = nil,
         from source: inout IdentifierSource
     ) throws(FatalError) -> Submission {
         guard record.state.isTerminal else {
@@ -57,8 +61,10 @@ struct RetryCommand: AsyncParsableCommand {
             }
             task["task_id"] = nil
             task["submitted_at"] = nil
+            // It was for the first job alone.
+            task["signature"] = nil
             task["retry_of"] = .string(record.id.text)
-            return try Submission(task: JSON.object(task).encoded(), now: now, from: &source)
+            return try Submission(task: JSON.object(task).encoded(), now: now, from: &source).signed(with: key)
         } catch let error as FatalError {
             throw error
         } catch {

@@ -43,6 +43,7 @@ struct SubmitCommand: AsyncParsableCommand {
     var follow = false
     @Flag(help: "Print JSON.")
     var json = false
+    @OptionGroup(title: "Signature") var signing: SigningOptions
     @OptionGroup(title: "Journal") var journal: JournalOptions
 
     /// Not `validate()`: that would be asked before an unknown option is told.
@@ -59,13 +60,15 @@ struct SubmitCommand: AsyncParsableCommand {
 
     func run() async throws {
         try check()
+        let key = try signing.key(pool)
         if let fromFile {
-            return try await FileSubmission(pool: pool, path: fromFile, isJSON: json, journal: journal).run()
+            return try await FileSubmission(pool: pool, path: fromFile, isJSON: json, key: key, journal: journal).run()
         }
         var source = IdentifierSource()
         let submission: Submission
         do {
             submission = try Submission(task: what.task().encoded(), now: MonotonicClock().now(), from: &source)
+                .signed(with: key)
         } catch {
             throw FatalError(.badTask, "the task is refused: \(error)")
         }

@@ -43,6 +43,10 @@ struct TaskOptions: ParsableArguments {
         )
     )
     var cacheKey: [String] = []
+    @Option(help: ArgumentHelp("How much memory the job may use at most, in MB.", valueName: "MB"))
+    var memory: Int?
+    @Option(help: ArgumentHelp("How many processes and threads it may have at most.", valueName: "n"))
+    var maxProcesses: Int?
     @Option(
         parsing: .remaining,
         help: ArgumentHelp("The program and its arguments: all that follows.", valueName: "program argument ...")
@@ -58,7 +62,7 @@ struct TaskOptions: ParsableArguments {
     var isEmpty: Bool {
         shell == nil && cmd.isEmpty && command.isEmpty && id == nil && name == nil && gpu == nil && cwd == nil
             && env.isEmpty && timeout == nil && maxRetries == nil && priority == nil && maxWait == nil && type == nil
-            && cacheKey.isEmpty
+            && cacheKey.isEmpty && memory == nil && maxProcesses == nil
     }
 
     /// - Throws: `ValidationError` unless exactly one command is given.
@@ -97,6 +101,8 @@ struct TaskOptions: ParsableArguments {
         if let maxRetries { task["max_retries"] = .int(maxRetries) }
         if let priority { task["priority"] = .int(priority) }
         if let maxWait { task["max_wait"] = .double(maxWait.seconds) }
+        if let memory { task["memory_bytes"] = .int(max(0, min(memory, 1 << 31)) << 20) }
+        if let maxProcesses { task["max_processes"] = .int(maxProcesses) }
         if !cacheKey.isEmpty { task["cache_key"] = .array(cacheKey.map { .string($0) }) }
         return .object(task)
     }
