@@ -25,6 +25,8 @@ final class TaskLauncher: Sendable {
         var live: [AttemptID: Live] = [:]
         /// Attempts with an entry in the journal that is not closed.
         var journaled: Set<AttemptID> = []
+        /// Until when attempts may run that are to be fenced, as last ordered.
+        var fences: [AttemptID: WatchdogOrder] = [:]
     }
 
     private let context: WorkerContext
@@ -127,14 +129,16 @@ final class TaskLauncher: Sendable {
             let settings = context.settings.settings
             let allowed = settings[WorkerSettings.Keys.allowedDirectories]
             let directory = try task.workingDirectory.map { try directories.resolve($0, allowed: allowed) } ?? own
+            let logs = try journal.begin(attemptID: attempt.text, document: Self.document(attempt, record))
             var spec = TaskSpec(
                 arguments: task.command.processArguments,
                 environment: JobEnvironment(context).variables(task, record, attempt, directory: own.path),
                 directory: directory,
                 attemptID: attempt.text,
-                logs: try journal.begin(attemptID: attempt.text, document: Self.document(attempt, record)),
+                logs: logs,
                 captureLimit: AttemptReport.Output.limit,
-                fileLimit: settings[WorkerSettings.Keys.logFileSize] << 20
+                fileLimit: settings[WorkerSettings.Keys.logFileSize] << 20,
+                watchdog: try fence(of: attempt)
             )
             if case .success(let limits) = context.jobs.limits(asked: task.resources) { spec.limits = limits }
             let running = try runner.start(
@@ -144,6 +148,8 @@ final class TaskLauncher: Sendable {
             )
             noteProcess(attempt, running)
             return directory.path
+        } catch let error as LaunchFailure {
+            throw error
         } catch let error as TaskRefusal {
             throw LaunchFailure(code: .badTask, reason: error.reason)
         } catch let error as TaskRunnerError {
@@ -153,9 +159,39 @@ final class TaskLauncher: Sendable {
         }
     }
 
+    // MARK: fences
+
+    /// What has less time left than this is not started.
+    private static let leastTime: Int64 = 100_000_000
+
+    /// Has the attempt end at that time, whatever becomes of this worker.
+    func fence(_ attempt: AttemptID, until: Timestamp, grace: Duration) {
+        let order = WatchdogOrder(deadline: context.clock.bootTime(of: until), grace: grace)
+        let task = state.withLock { state in
+            state.fences[attempt] = order
+            return state.live[attempt]?.task
+        }
+        task?.order(order)
+    }
+
+    /// The watchdog of an attempt that is about to start; nil for one that is not fenced. Looked at last of all, since
+    /// what comes before may have waited for the disk.
+    private func fence(of attempt: AttemptID) throws(LaunchFailure) -> WatchdogOrder? {
+        guard let order = state.withLock({ $0.fences[attempt] }) else { return nil }
+        guard order.deadline - context.clock.bootTime(of: context.clock.now()) > Self.leastTime else {
+            throw LaunchFailure(code: .fenced, reason: "its worker was cut off before it was started (partition)")
+        }
+        return order
+    }
+
     /// The process runs: what goes wrong from here on is no reason to call the start failed.
     private func noteProcess(_ attempt: AttemptID, _ running: RunningTask) {
-        state.withLock { $0.live[attempt]?.task = running }
+        let fence = state.withLock { state in
+            state.live[attempt]?.task = running
+            return state.fences[attempt]
+        }
+        // It may have moved while the process was being started.
+        if let fence { running.order(fence) }
         do throws(TaskRunnerError) {
             try journal.started(running.process, attemptID: attempt.text)
         } catch {
@@ -177,6 +213,7 @@ final class TaskLauncher: Sendable {
         let (streamer, isStarted) = state.withLock { state in
             state.live[attempt]?.end = processEnd
             state.live[attempt]?.task = nil
+            state.fences[attempt] = nil
             return (state.live[attempt]?.streamer, state.live[attempt]?.isStarted ?? false)
         }
         streamer?.end()
@@ -246,7 +283,8 @@ final class TaskLauncher: Sendable {
     /// The attempt needs nothing more: its journal entry and its directory may go when there are too many.
     func close(_ attempt: AttemptID) async {
         let (live, isJournaled) = state.withLock { state in
-            (state.live.removeValue(forKey: attempt), state.journaled.remove(attempt) != nil)
+            state.fences[attempt] = nil
+            return (state.live.removeValue(forKey: attempt), state.journaled.remove(attempt) != nil)
         }
         let now = context.clock.now().seconds
         let problems = await work.run { [journal, directories] () -> [TaskRunnerError] in

@@ -46,9 +46,9 @@ struct WorkerContext: Sendable {
         publish(JSON.object(body).encoded(), on: names.workerEvent(name))
     }
 
-    func publish(_ payload: [UInt8], on subject: String) {
+    func publish(_ payload: [UInt8], on subject: String, replyTo reply: String? = nil) {
         do throws(NATSError) {
-            try connection.publish(payload, to: subject)
+            try connection.publish(payload, to: subject, replySubject: reply)
         } catch {
             logger.debug("an event was not sent", metadata: ["subject": "\(subject)", "error": "\(error)"])
         }

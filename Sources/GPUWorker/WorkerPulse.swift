@@ -1,9 +1,12 @@
 import JobModel
+import JobTransport
 import Logging
+import NATSClient
 import ServiceSupport
 import Synchronization
 import TaskRunner
 import WireJSON
+import WorkerCore
 
 /// The rhythm of a worker: it tells that it lives and what it runs, and has its card looked at.
 final class WorkerPulse: Sendable {
@@ -15,7 +18,13 @@ final class WorkerPulse: Sendable {
         var isDraining = false
         /// The shell has handled something since the last heartbeat.
         var hasProgress = true
+        /// When heartbeats were sent whose answers may still come.
+        var sent: [UInt64: Timestamp] = [:]
+        var answers: NATSSubscription?
     }
+
+    /// Heartbeats that may wait for their answer; what is older is too old for a fence.
+    private static let answerable: UInt64 = 64
 
     private let context: WorkerContext
     private let runner: TaskRunner
@@ -77,6 +86,21 @@ final class WorkerPulse: Sendable {
         }
     }
 
+    /// Takes the leader's answers to heartbeats.
+    func listen(_ mailbox: Mailbox<WorkerEvent>) throws(NATSError) {
+        let subscription = try context.connection.subscribe("\(inbox).*") { [weak self] message in
+            // The stream of events answers too: with its PubAck, which says nothing about a leader.
+            guard let answer = try? HeartbeatAnswer(parsing: message.payload) else { return }
+            guard let sentAt = self?.state.withLock({ $0.sent.removeValue(forKey: answer.counter) }) else { return }
+            mailbox.send(.heartbeatAnswered(sentAt: sentAt))
+        }
+        state.withLock { $0.answers = subscription }
+    }
+
+    func stopListening() { state.withLock { $0.answers.take() }?.cancel() }
+
+    private var inbox: String { "_INBOX.\(context.incarnation).heartbeat" }
+
     /// Sends one heartbeat now, if the worker is ready. systemd's watchdog is fed only while the shell goes on: a worker
     /// that is stuck is started again.
     func beat() {
@@ -84,6 +108,9 @@ final class WorkerPulse: Sendable {
             guard state.isReady else { return (nil, false) }
             state.counter += 1
             defer { state.hasProgress = false }
+            // Before it is sent, so that the leader has received it later than that.
+            state.sent[state.counter] = context.clock.now()
+            if state.counter > Self.answerable { state.sent[state.counter - Self.answerable] = nil }
             let beat = Heartbeat(
                 gpu: context.gpu,
                 incarnation: context.incarnation,
@@ -91,12 +118,13 @@ final class WorkerPulse: Sendable {
                 slots: slots,
                 running: state.running,
                 isDraining: state.isDraining,
+                canFence: true,
                 time: context.clock.now().seconds
             )
             return (beat, state.hasProgress)
         }
         guard let beat else { return }
-        context.publish(beat.encoded(), on: context.names.heartbeat)
+        context.publish(beat.encoded(), on: context.names.heartbeat, replyTo: "\(inbox).\(beat.counter)")
         if hasProgress { notifier.keepAlive() }
     }
 }

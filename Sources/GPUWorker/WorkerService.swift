@@ -208,6 +208,7 @@ struct WorkerService: Sendable {
         let inbox = RunInbox(context: context, mailbox: mailbox)
         do throws(NATSError) {
             try requests.start()
+            try pulse.listen(mailbox)
             try keeper.start()
             try caches.start()
         } catch {
@@ -248,6 +249,7 @@ struct WorkerService: Sendable {
         await shell.run(core, recovered: registration.recovered)
         requests.stop()
         caches.stop()
+        pulse.stopListening()
         inbox.close()
         await keeper.end()
         if let error = replaced.withLock({ $0 }) { throw error }

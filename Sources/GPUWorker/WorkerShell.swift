@@ -70,6 +70,7 @@ struct WorkerShell: Sendable {
         case .write(let attempt, let record, let expected):
             group.addTask { await write(attempt, record, expected: expected) }
         case .start(let attempt, let record): group.addTask { await launcher.start(attempt, record) }
+        case .fence(let attempt, let until, let grace): launcher.fence(attempt, until: until, grace: grace)
         case .terminate(let attempt): launcher.terminate(attempt)
         case .kill(let attempt): launcher.kill(attempt)
         case .examine(let attempt): group.addTask { await keeper.examine(attempt) }

@@ -2,8 +2,10 @@ import WireJSON
 
 /// How an attempt ended, as the job's record keeps it: small, with the tails of its output.
 package struct AttemptOutcome: Sendable, Equatable {
-    /// Nil for success.
+    /// Nil for success, and for a code of a newer version (``foreignCode``).
     package var code: FailureCode?
+    /// A code that this version does not know, kept as it was read.
+    package private(set) var foreignCode: String?
     /// Why it failed, for a person; empty for success.
     package var reason: String
     /// The exit status of the process; `-N` when signal N ended it; nil when no process ran.
@@ -33,12 +35,14 @@ package struct AttemptOutcome: Sendable, Equatable {
         self.duration = duration
     }
 
-    package var succeeded: Bool { code == nil }
+    package var succeeded: Bool { code == nil && foreignCode == nil }
 }
 
 extension AttemptOutcome {
     init(_ json: JSON) {
-        code = json["code"]?.stringValue.flatMap(FailureCode.init(rawValue:))
+        let word = json["code"]?.stringValue
+        code = word.flatMap(FailureCode.init(rawValue:))
+        foreignCode = code == nil ? word : nil
         reason = json["reason"]?.stringValue ?? ""
         returnCode = json["returncode"]?.intValue.flatMap { Int(exactly: $0) }
         standardOutputTail = json["stdout_tail"]?.stringValue ?? ""
@@ -48,7 +52,7 @@ extension AttemptOutcome {
 
     func write(to writer: inout JSONWriter) {
         writer.beginObject()
-        if let code { writer.field("code", code.rawValue) }
+        if let word = code?.rawValue ?? foreignCode { writer.field("code", word) }
         if !reason.isEmpty { writer.field("reason", reason) }
         if let returnCode { writer.field("returncode", returnCode) }
         writer.field("stdout_tail", standardOutputTail)

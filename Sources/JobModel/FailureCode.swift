@@ -18,6 +18,8 @@ package enum FailureCode: String, Sendable, Hashable, CaseIterable {
     case overheated
     /// The card failed while the job ran.
     case cardFailed = "card_failed"
+    /// The worker was cut off, and ended the job before anybody else may start it.
+    case fenced
     /// The task is malformed or asks for something impossible.
     case badTask = "bad_task"
     /// The task asks for something that the pool or the worker forbids.
@@ -28,6 +30,8 @@ package enum FailureCode: String, Sendable, Hashable, CaseIterable {
     case tooOld = "too_old"
     /// The job waited longer for a card than it was allowed to.
     case waitedTooLong = "waited_too_long"
+    /// Its submitter has as many jobs in the pool as one may have.
+    case tooManyJobs = "too_many_jobs"
     /// A message on the subject of runs that no maestro dispatched.
     case notDispatched = "not_dispatched"
     /// The worker could not use its own disk or directory.
@@ -37,9 +41,9 @@ package enum FailureCode: String, Sendable, Hashable, CaseIterable {
     /// costs no retry.
     package var isGivenBack: Bool {
         switch self {
-        case .drained, .overheated, .cardFailed: true
+        case .drained, .overheated, .cardFailed, .fenced: true
         case .exit, .signal, .timeout, .spawn, .lost, .cancelled, .badTask, .forbidden, .idConflict, .tooOld,
-            .waitedTooLong, .notDispatched, .workerFault:
+            .waitedTooLong, .tooManyJobs, .notDispatched, .workerFault:
             false
         }
     }

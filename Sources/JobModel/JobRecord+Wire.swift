@@ -29,6 +29,7 @@ extension JobRecord {
         writer.field("max_retries", limits.maxRetries)
         writer.field("retry_backoff", limits.retryBackoff.inSeconds)
         if let wait = limits.maxWait { writer.field("max_wait", wait.inSeconds) }
+        if let fence = limits.fence { writer.field("fence", fence.limit.inSeconds) }
         if let gpu { writer.field("gpu", gpu.json) }
         if let attempt { writer.field("attempt_id", attempt.text) }
         if let owner { writer.field("incarnation", owner.text) }
@@ -52,9 +53,9 @@ extension JobRecord {
     }
 
     private static let known: Set<String> = [
-        "v", "task_id", "state", "op", "digest", "order", "timeout", "max_retries", "retry_backoff", "max_wait", "gpu",
-        "attempt_id", "incarnation", "tries", "lost", "failed_attempts", "lost_attempts", "reason", "retry_delay",
-        "cancel_requested", "outcome", "times", "task",
+        "v", "task_id", "state", "op", "digest", "order", "timeout", "max_retries", "retry_backoff", "max_wait",
+        "fence", "gpu", "attempt_id", "incarnation", "tries", "lost", "failed_attempts", "lost_attempts", "reason",
+        "retry_delay", "cancel_requested", "outcome", "times", "task",
     ]
 
     /// Reads a stored record.
@@ -80,7 +81,8 @@ extension JobRecord {
             timeout: try record.duration("timeout") ?? .zero,
             maxRetries: try record.integer("max_retries") ?? 0,
             retryBackoff: try record.duration("retry_backoff") ?? .zero,
-            maxWait: try record.duration("max_wait")
+            maxWait: try record.duration("max_wait"),
+            fence: try record.duration("fence").map { Fence($0) }
         )
         self.init(
             id: try record.token("task_id", JobID.init),

@@ -238,12 +238,21 @@ package struct JobLimits: Sendable, Equatable {
     package var retryBackoff: Duration
     /// How long the job may wait for its first card, from its admission; nil means for ever.
     package var maxWait: Duration?
+    /// For a job that must not run on when its worker is cut off: the times by which that is made sure.
+    package var fence: Fence?
 
-    package init(timeout: Duration, maxRetries: Int, retryBackoff: Duration, maxWait: Duration?) {
+    package init(
+        timeout: Duration,
+        maxRetries: Int,
+        retryBackoff: Duration,
+        maxWait: Duration?,
+        fence: Fence? = nil
+    ) {
         self.timeout = timeout
         self.maxRetries = maxRetries
         self.retryBackoff = retryBackoff
         self.maxWait = maxWait
+        self.fence = fence
     }
 
     /// For records of jobs that never run.

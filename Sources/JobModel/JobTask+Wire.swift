@@ -49,6 +49,8 @@ extension JobTask {
         cacheKeys = try fields.cacheKeys()
         memoryBytes = try fields.integer("memory_bytes", in: TaskLimits.memoryBytes).map { UInt64($0) }
         maxProcesses = try fields.integer("max_processes", in: TaskLimits.maxProcesses)
+        partition = try fields.partition()
+        submitter = try fields.submitter()
         retryOf = try Self.jobID(json["retry_of"], field: "retry_of", of: id)
         submittedAt = try fields.number("submitted_at")
     }
@@ -220,6 +222,25 @@ private struct TaskFields {
             keys.insert(key)
         }
         return keys.sorted()
+    }
+
+    func partition() throws(TaskRefusal) -> PartitionPolicy {
+        guard let value = present("partition") else { return .continue }
+        guard let policy = value.stringValue.flatMap(PartitionPolicy.init(rawValue:)) else {
+            throw refuse(
+                "partition must be \"continue\" or \"fence\", not "
+                    + JobTask.quoted(String(decoding: value.encoded(), as: UTF8.self))
+            )
+        }
+        return policy
+    }
+
+    func submitter() throws(TaskRefusal) -> String? {
+        guard let value = present("submitter") else { return nil }
+        guard let text = value.stringValue, !text.isEmpty, text.utf8.count <= TaskLimits.submitterBytes else {
+            throw refuse("submitter must be a text of 1 to \(TaskLimits.submitterBytes) bytes, such as user@host")
+        }
+        return text
     }
 
     func duration(_ key: String) throws(TaskRefusal) -> Duration? {

@@ -51,6 +51,10 @@ package struct JobTask: Sendable, Equatable {
     package var memoryBytes: UInt64?
     /// How many processes and threads the job may have at most; nil: what its worker gives it.
     package var maxProcesses: Int?
+    /// What becomes of an attempt whose worker is cut off.
+    package var partition: PartitionPolicy
+    /// Who submitted it, as the client says: `user@host`. Nobody proves it.
+    package var submitter: String?
     /// The job that this one runs again.
     package var retryOf: JobID?
     /// The client's clock when it first submitted this, seconds since 1970.
@@ -71,6 +75,8 @@ package enum TaskLimits {
     /// Linux has no more process ids.
     package static let maxProcesses = 1...4_194_304
     package static let priority = -100...100
+    /// Longest name of a submitter, in bytes.
+    package static let submitterBytes = 256
 }
 
 /// Why a submission is not admitted.

@@ -21,8 +21,8 @@ package enum RetryPolicy {
     package static func isRetryable(_ code: FailureCode) -> Bool {
         switch code {
         case .exit, .signal, .timeout, .spawn, .workerFault: true
-        case .lost, .cancelled, .drained, .overheated, .cardFailed, .badTask, .forbidden, .idConflict, .tooOld,
-            .waitedTooLong, .notDispatched:
+        case .lost, .cancelled, .drained, .overheated, .cardFailed, .fenced, .badTask, .forbidden, .idConflict,
+            .tooOld, .waitedTooLong, .tooManyJobs, .notDispatched:
             false
         }
     }

@@ -12,6 +12,8 @@ package struct Heartbeat: Sendable, Equatable {
     package var running: [RunningAttempt]
     /// The worker takes no further attempts: it is about to stop.
     package var isDraining: Bool
+    /// The worker can end a job that is to be fenced when it is cut off itself.
+    package var canFence: Bool
     /// Seconds since 1970 by the worker's clock: for people.
     package var time: Double
 
@@ -32,6 +34,7 @@ package struct Heartbeat: Sendable, Equatable {
         slots: Int,
         running: [RunningAttempt],
         isDraining: Bool,
+        canFence: Bool = false,
         time: Double
     ) {
         self.gpu = gpu
@@ -40,6 +43,7 @@ package struct Heartbeat: Sendable, Equatable {
         self.slots = slots
         self.running = running
         self.isDraining = isDraining
+        self.canFence = canFence
         self.time = time
     }
 
@@ -57,6 +61,7 @@ package struct Heartbeat: Sendable, Equatable {
             writer.endArray()
         }
         if isDraining { writer.field("draining", true) }
+        if canFence { writer.field("fence", true) }
         writer.field("ts", time)
         writer.endObject()
         return writer.bytes
@@ -80,8 +85,35 @@ package struct Heartbeat: Sendable, Equatable {
             slots: Int(slots),
             running: zip(jobs, attempts).map { RunningAttempt(job: $0, attempt: $1) },
             isDraining: fields.json["draining"]?.boolValue ?? false,
+            canFence: fields.json["fence"]?.boolValue ?? false,
             time: fields.json["ts"]?.doubleValue ?? 0
         )
+    }
+}
+
+/// The leader's answer to a heartbeat: it counts the worker as alive from the moment it received it.
+///
+/// The stream of events answers the same message with its PubAck, which is none.
+package struct HeartbeatAnswer: Sendable, Equatable {
+    /// The heartbeat that is answered.
+    package var counter: UInt64
+
+    package init(counter: UInt64) { self.counter = counter }
+
+    /// What the core replies.
+    package var json: JSON { ["ok": true, "counter": .int(counter)] }
+
+    package init(parsing bytes: [UInt8]) throws(MalformedMessage) {
+        let body: JSON
+        do {
+            body = try JSON(parsing: bytes)
+        } catch {
+            throw MalformedMessage("answer to a heartbeat", error.description)
+        }
+        guard body["ok"]?.boolValue == true, let counter = body["counter"]?.unsignedValue else {
+            throw MalformedMessage("answer to a heartbeat", "ok or counter is missing")
+        }
+        self.init(counter: counter)
     }
 }
 

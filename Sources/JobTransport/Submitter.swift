@@ -17,11 +17,13 @@ package struct Submission: Sendable, Hashable {
     /// Checks a task and fixes its bytes.
     ///
     /// A task that names itself is sent as it is, so that submitting it again, even from another process, is the same
-    /// job. Without an id it gets a generated one, and the time of its first try.
+    /// job. Without an id it gets a generated one, the time of its first try, and who submits it unless it says so.
+    /// - Parameter submitter: the name that jobs of one submitter are counted by: `user@host`.
     /// - Throws: ``TaskRefusal`` for a task that no maestro would admit; nothing has been sent then.
     package init(
         task bytes: [UInt8],
         now: Timestamp,
+        submitter: String? = nil,
         from source: inout IdentifierSource
     ) throws(TaskRefusal) {
         let task = try JobTask(submission: bytes)
@@ -40,6 +42,7 @@ package struct Submission: Sendable, Hashable {
         id = JobID.generated(at: now, from: &source)
         object["task_id"] = .string(id.text)
         object["submitted_at"] = .double(now.seconds)
+        if task.submitter == nil, let submitter { object["submitter"] = .string(submitter) }
         self.bytes = JSON.object(object).encoded()
         // With its id it may have become too long.
         _ = try JobTask(submission: self.bytes)

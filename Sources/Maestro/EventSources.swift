@@ -18,25 +18,41 @@ final class EventSources: Sendable {
 
     private let context: MaestroContext
     private let mailbox: Mailbox<SchedulerEvent>
+    private let requests: RequestDesk
     /// What to add to a time of the server to get one of ours.
     private let serverClockOffset: Duration
     private let state = Mutex(State())
 
-    init(context: MaestroContext, mailbox: Mailbox<SchedulerEvent>, serverClockOffset: Duration) {
+    init(
+        context: MaestroContext,
+        mailbox: Mailbox<SchedulerEvent>,
+        requests: RequestDesk,
+        serverClockOffset: Duration
+    ) {
         self.context = context
         self.mailbox = mailbox
+        self.requests = requests
         self.serverClockOffset = serverClockOffset
     }
 
     /// Starts to listen: to workers and results before the records, so that nothing falls between.
     func start() throws(NATSError) {
         let names = context.names
-        try listen(names.heartbeat) { payload throws(MalformedMessage) in .heartbeat(try Heartbeat(parsing: payload)) }
-        try listen(names.metrics) { payload throws(MalformedMessage) in .reading(try CardReading(parsing: payload)) }
-        try listen(names.cacheHeartbeat) { payload throws(MalformedMessage) in .cache(try CacheReport(parsing: payload))
+        try listen(names.heartbeat) { [requests] message throws(MalformedMessage) in
+            let heartbeat = try Heartbeat(parsing: message.payload)
+            guard let token = message.replySubject.flatMap({ requests.register($0) }) else {
+                return .heartbeat(heartbeat)
+            }
+            return .heartbeatAsked(heartbeat, token)
         }
-        try listen(names.workerDown) { payload throws(MalformedMessage) in
-            .workerDown(try WorkerNotice(parsing: payload))
+        try listen(names.metrics) { message throws(MalformedMessage) in
+            .reading(try CardReading(parsing: message.payload))
+        }
+        try listen(names.cacheHeartbeat) { message throws(MalformedMessage) in
+            .cache(try CacheReport(parsing: message.payload))
+        }
+        try listen(names.workerDown) { message throws(MalformedMessage) in
+            .workerDown(try WorkerNotice(parsing: message.payload))
         }
         let observer = context.connection.addObserver { [mailbox] event in
             if case .reconnected = event { mailbox.send(.reconnected) }
@@ -58,11 +74,11 @@ final class EventSources: Sendable {
 
     private func listen(
         _ subject: String,
-        parse: @escaping @Sendable ([UInt8]) throws(MalformedMessage) -> SchedulerEvent
+        parse: @escaping @Sendable (NATSMessage) throws(MalformedMessage) -> SchedulerEvent
     ) throws(NATSError) {
         let subscription = try context.connection.subscribe(subject) { [mailbox, logger = context.logger] message in
             do throws(MalformedMessage) {
-                mailbox.send(try parse(message.payload))
+                mailbox.send(try parse(message))
             } catch {
                 logger.warning("ignored a message", metadata: ["subject": "\(subject)", "reason": "\(error)"])
             }

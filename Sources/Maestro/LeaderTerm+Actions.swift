@@ -36,7 +36,7 @@ extension LeaderTerm {
             group.addTask { await writeControl(record, expected: expected) }
         case .readRecord(let job): group.addTask { await readRecord(job) }
         case .pull(let count): submissions.pull(count)
-        case .reply(let token, let answer): requests.reply(token, answer)
+        case .reply(let token, let answer): reply(token, answer)
         case .armTimer(let due): timer.arm(after: due.map { $0 - now })
         case .decided(let decision): context.decisions?.write(decision)
         case .announce(let event, let details): announce(event, details, at: now)
@@ -49,6 +49,12 @@ extension LeaderTerm {
 
     /// When the lease's trust ends, on the clock that the transport counts by.
     private var trustDeadline: ContinuousClock.Instant { .now + (trust.until - context.clock.now()) }
+
+    /// An answer is an effect like others: who answers a heartbeat promises what the next leader has to keep.
+    private func reply(_ token: RequestToken, _ answer: JSON) {
+        guard isTrusted else { return requests.drop(token) }
+        requests.reply(token, answer)
+    }
 
     var isTrusted: Bool { context.clock.now() < trust.until }
 

@@ -30,7 +30,12 @@ struct LeaderTerm: Sendable {
         guard try await prepare(), let beginning = await beginning() else { return }
         submissions.serverClockOffset = beginning.offset
         mailbox.sendOutcome(.began(resultsPlace: beginning.place, serverClockOffset: beginning.offset))
-        let sources = EventSources(context: context, mailbox: mailbox, serverClockOffset: beginning.offset)
+        let sources = EventSources(
+            context: context,
+            mailbox: mailbox,
+            requests: requests,
+            serverClockOffset: beginning.offset
+        )
         do {
             try sources.start()
         } catch {

@@ -47,6 +47,7 @@ struct MaestroSettings: Sendable {
             maxWait: wait == .zero ? nil : wait
         )
         policy.maxQueue = settings[Keys.maxQueue]
+        policy.maxJobsPerSubmitter = settings[Keys.maxJobsPerSubmitter]
         policy.claimTimeout = settings.duration(Keys.claimTimeout)
         policy.maxLost = settings[Keys.maxLost]
         policy.idHorizon = settings.duration(PoolKeys.idHorizon)
@@ -129,6 +130,12 @@ struct MaestroSettings: Sendable {
             in: 1...10_000_000,
             help: "waiting jobs above which no more are admitted"
         )
+        static let maxJobsPerSubmitter = SettingKey<Int>.wholeNumber(
+            "MAX_JOBS_PER_SUBMITTER",
+            default: 0,
+            in: 0...10_000_000,
+            help: "jobs of one submitter that may wait and run; further ones are refused; 0 is no limit"
+        )
         static let maxWait = SettingKey<Double>.seconds(
             "MAX_WAIT_SEC",
             default: 0,
@@ -181,7 +188,8 @@ struct MaestroSettings: Sendable {
         static let scheduling: [SettingDeclaration] = [
             heartbeatTTL.declaration, metricsTTL.declaration, maxTemperature.declaration, maxBusy.declaration,
             defaultTimeout.declaration, maxRetries.declaration, retryBackoff.declaration, maxQueue.declaration,
-            maxWait.declaration, claimTimeout.declaration, maxLost.declaration, PoolKeys.idHorizon.declaration,
+            maxJobsPerSubmitter.declaration, maxWait.declaration, claimTimeout.declaration, maxLost.declaration,
+            PoolKeys.idHorizon.declaration,
             resultGrace.declaration, keepDoneFor.declaration, keepDone.declaration, lease.declaration,
             heartbeat.declaration,
         ]

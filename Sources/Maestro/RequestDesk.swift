@@ -55,7 +55,8 @@ final class RequestDesk: Sendable {
         }
     }
 
-    private func register(_ subject: String) -> RequestToken? {
+    /// A token for somebody who waits for an answer at that subject; nil when too many do.
+    func register(_ subject: String) -> RequestToken? {
         state.withLock { state in
             guard state.waiting.count < Self.limit else { return nil }
             state.number += 1
@@ -64,6 +65,9 @@ final class RequestDesk: Sendable {
             return token
         }
     }
+
+    /// Leaves a request unanswered.
+    func drop(_ token: RequestToken) { state.withLock { _ = $0.waiting.removeValue(forKey: token) } }
 
     /// Answers a request, once.
     func reply(_ token: RequestToken, _ body: JSON) {

@@ -9,6 +9,8 @@ struct Card: Sendable {
     var counter: UInt64 = 0
     var slots = 1
     var isDraining = false
+    /// Its worker can end a fenced job when it is cut off.
+    var canFence = false
     /// Heard of within the TTL in its present life.
     var isAlive = false
     /// When something was last heard, or when it was granted another full TTL.

@@ -76,7 +76,7 @@ extension SchedulerCore {
 
     /// Why a card cannot take a job of this class now, for a person; empty when it can.
     func obstacle(on card: Card, for placement: PlacementClass, at now: Timestamp) -> String {
-        let reason = state(of: card.id, at: now).reason
+        let reason = obstacle(on: card.id, for: placement, at: now)
         if !reason.isEmpty { return reason }
         if card.assigned.count >= card.capacity(policy: policy) { return "all its slots are taken" }
         return isAvoided(card.id, for: placement, at: now) ? "avoided: the last attempt failed on it" : ""

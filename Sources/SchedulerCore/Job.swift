@@ -12,6 +12,8 @@ struct Job: Sendable {
     var priority: Int
     /// What it reads: cards whose caches have it score better.
     let cacheKeys: [CacheKey]
+    /// Whose job it is; empty unless jobs of one submitter are counted.
+    var submitter = ""
 
     /// The next revision, while its write is under way; nothing else is decided for the job until that has ended.
     var pending: JobRecord?
@@ -37,6 +39,8 @@ struct Job: Sendable {
     var cancel: CancelIntent?
     /// Why the current attempt has to be closed although its worker did not; nil as long as it need not.
     var lossReason: String?
+    /// When ``lossReason`` was first known.
+    var lossSince: Timestamp?
     /// Heartbeats in a row of the owner that did not name the running attempt.
     var missedHeartbeats = 0
     var resultSeen = false
@@ -56,7 +60,7 @@ struct Job: Sendable {
         record = revision.record
         sequence = revision.sequence
         storedAt = revision.storedAt
-        placement = PlacementClass(pin: task.gpu)
+        placement = PlacementClass(pin: task.gpu, isFenced: revision.record.limits.fence != nil)
         kind = JobKind(task.command)
         priority = task.priority
         cacheKeys = task.cacheKeys

@@ -8,6 +8,8 @@ struct Admission: Sendable {
     var tokens: [UInt64]
     /// The message id of an error about the first one, the same at each delivery; nil when a cancel makes the record.
     var errorID: String?
+    /// The task of a job that counts for its submitter until it is admitted.
+    var task: JobTask?
     /// Why the record is a rejected one.
     var refusal: TaskRefusal?
     var cancel: Job.CancelIntent?
@@ -47,10 +49,14 @@ extension SchedulerCore {
             return settleRepetition(of: known.record, by: submission, at: now)
         }
         if joinAdmission(id, submission, at: now) { return }
+        if let reason = objection(toSubmitterOf: task) {
+            return refuse(submission, TaskRefusal(reason, code: .tooManyJobs, id: id), at: now)
+        }
         var limits = policy.limits
         limits.timeout = task.timeout ?? limits.timeout
         limits.maxRetries = task.maxRetries ?? limits.maxRetries
         limits.maxWait = task.maxWait ?? limits.maxWait
+        limits.fence = task.partition == .fence ? Fence(policy.heartbeatTTL) : nil
         let record = JobRecord(
             admitting: id,
             submission: submission.bytes,
@@ -61,7 +67,13 @@ extension SchedulerCore {
             at: now,
             submitted: Double(submission.timestamp) / 1e9
         )
-        create(Admission(record: record, tokens: [submission.token], errorID: submission.errorID))
+        countJob(of: task, by: 1)
+        create(Admission(record: record, tokens: [submission.token], errorID: submission.errorID, task: task))
+    }
+
+    /// The record is stored, or another one stands in its place.
+    private mutating func closeAdmission(_ id: JobID) {
+        if let task = admissions.removeValue(forKey: id)?.task { countJob(of: task, by: -1) }
     }
 
     private mutating func create(_ admission: Admission) {
@@ -166,11 +178,11 @@ extension SchedulerCore {
         guard let admission = admissions[id] else { return }
         switch result {
         case .stored(let sequence):
-            admissions[id] = nil
+            closeAdmission(id)
             let revision = RecordRevision(record: admission.record, sequence: sequence, storedAt: now)
             finishAdmission(admission, revision, at: now)
         case .conflict(let current?):
-            admissions[id] = nil
+            closeAdmission(id)
             yield(admission, to: current, at: now)
         case .conflict(nil):
             // Somebody removed the record that stood there: the id is free again.

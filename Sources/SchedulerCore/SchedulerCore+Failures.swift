@@ -57,8 +57,8 @@ extension AttemptOutcome {
         switch code {
         case .exit: returnCode != 126 && returnCode != 127
         case .signal, .timeout: true
-        case .spawn, .lost, .cancelled, .drained, .overheated, .cardFailed, .badTask, .forbidden, .idConflict, .tooOld,
-            .waitedTooLong, .notDispatched, .workerFault, nil:
+        case .spawn, .lost, .cancelled, .drained, .overheated, .cardFailed, .fenced, .badTask, .forbidden, .idConflict,
+            .tooOld, .waitedTooLong, .tooManyJobs, .notDispatched, .workerFault, nil:
             false
         }
     }

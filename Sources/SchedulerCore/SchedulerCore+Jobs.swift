@@ -47,6 +47,7 @@ extension SchedulerCore {
         guard let job = jobs[id] else { return }
         release(id)
         count(job.record.state, by: -1)
+        discountSubmitter(of: job)
         jobs[id] = nil
         actions.append(.notice("job \(id): \(reason)"))
     }
@@ -83,7 +84,9 @@ extension SchedulerCore {
     mutating func insert(_ revision: RecordRevision, at now: Timestamp) {
         let record = revision.record
         do {
-            var job = Job(revision, task: try record.task())
+            let task = try record.task()
+            var job = Job(revision, task: task)
+            countSubmitter(of: &job, task)
             if let wait = record.limits.maxWait {
                 let submitted = Timestamp(nanoseconds: Duration.inSeconds(record.times.submitted).wholeNanoseconds)
                 let deadline = submitted + serverClockOffset + wait
@@ -121,6 +124,7 @@ extension SchedulerCore {
         if old?.record.attempt != record.attempt || old?.record.state != record.state {
             jobs[record.id]?.missedHeartbeats = 0
             jobs[record.id]?.lossReason = nil
+            jobs[record.id]?.lossSince = nil
         }
         bind(record.id, to: record.isBound ? record.gpu : nil, at: now)
         if record.isBound, let gpu = record.gpu { keepWatch(on: gpu, at: now) }
@@ -206,6 +210,7 @@ extension SchedulerCore {
         answerCancel(job, state: record.state)
         release(record.id)
         count(record.state, by: -1)
+        discountSubmitter(of: job)
         jobs[record.id] = nil
         if isOurs, record.state == .failed, old != .running {
             let event = ErrorEvent(
@@ -240,6 +245,7 @@ extension SchedulerCore {
     private mutating func advanceRunning(_ job: Job, at now: Timestamp) {
         let id = job.record.id
         if let reason = job.lossReason {
+            if let end = fenceEnd(of: job, at: now) { return deadlines.insert(.fence(id), at: end) }
             if job.cancel != nil || job.record.cancelRequested {
                 write(id, .cancel(reason: job.cancel?.reason ?? job.record.reason, nil), at: now)
             } else if job.record.lost >= policy.maxLost {

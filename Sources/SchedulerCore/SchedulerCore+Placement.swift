@@ -53,7 +53,7 @@ extension SchedulerCore {
         var best: (rank: (Int, Int, Double), card: GPUID)?
         for gpu in candidates(for: placement) {
             guard let card = cards[gpu], card.objection(policy: policy, at: now) == nil,
-                !isAvoided(gpu, for: placement, at: now)
+                !placement.isFenced || card.canFence, !isAvoided(gpu, for: placement, at: now)
             else { continue }
             let load = card.assigned.count
             guard load < card.capacity(policy: policy) else { continue }
@@ -91,18 +91,19 @@ extension SchedulerCore {
 
     /// Jobs of the class are to go elsewhere, and some other card may take them.
     func isAvoided(_ gpu: GPUID, for placement: PlacementClass, at now: Timestamp) -> Bool {
-        placement.avoid == gpu && cardOrder.contains { $0 != gpu && mayServe($0, at: now) }
+        placement.avoid == gpu && cardOrder.contains { $0 != gpu && mayServe($0, placement, at: now) }
     }
 
-    private func mayServe(_ gpu: GPUID, at now: Timestamp) -> Bool {
-        cards[gpu].map { $0.objection(policy: policy, at: now)?.isForWantOfRoom ?? true } ?? false
+    private func mayServe(_ gpu: GPUID, _ placement: PlacementClass, at now: Timestamp) -> Bool {
+        guard let card = cards[gpu], !placement.isFenced || card.canFence else { return false }
+        return card.objection(policy: policy, at: now)?.isForWantOfRoom ?? true
     }
 
     // MARK: jobs without a card
 
     /// Some card may take jobs of the class, now or when it has room again.
     func isServed(_ placement: PlacementClass, at now: Timestamp) -> Bool {
-        candidates(for: placement).contains { mayServe($0, at: now) }
+        candidates(for: placement).contains { mayServe($0, placement, at: now) }
     }
 
     /// No card has room. If that is because none may be used at all, the records are to say so before long.
@@ -144,17 +145,24 @@ extension SchedulerCore {
         }
     }
 
+    /// Why a card takes no job of a class, whether it has room or not; empty when it does.
+    func obstacle(on gpu: GPUID, for placement: PlacementClass, at now: Timestamp) -> String {
+        let reason = state(of: gpu, at: now).reason
+        guard reason.isEmpty, placement.isFenced, cards[gpu]?.canFence != true else { return reason }
+        return "its worker cannot fence jobs (partition); upgrade it"
+    }
+
     /// Why no card takes jobs of a class, for a person.
     func waitingReason(for placement: PlacementClass, at now: Timestamp) -> String {
         if let pin = placement.pin {
             guard cards[pin] != nil else {
                 return "pinned to card \(pin), whose worker has not been heard of; start it, or submit without gpu"
             }
-            let reason = state(of: pin, at: now).reason
+            let reason = obstacle(on: pin, for: placement, at: now)
             return "pinned to card \(pin): \(reason.isEmpty ? "all its slots are taken" : reason)"
         }
         guard !cardOrder.isEmpty else { return "no worker has been heard of; start gpu-worker on a card" }
-        let reasons = cardOrder.prefix(3).map { "card \($0): \(state(of: $0, at: now).reason)" }
+        let reasons = cardOrder.prefix(3).map { "card \($0): \(obstacle(on: $0, for: placement, at: now))" }
         let more = cardOrder.count > 3 ? ", and \(cardOrder.count - 3) more" : ""
         return "no card may take it: " + reasons.joined(separator: "; ") + more
     }

@@ -40,6 +40,18 @@ extension SchedulerCore {
         }
     }
 
+    /// The answer says that the worker counts as heard of from now on, so one that does not count gets none. By it the
+    /// worker knows until when nobody else is given its fenced jobs.
+    mutating func hear(_ heartbeat: Heartbeat, for request: RequestToken, at now: Timestamp) {
+        hear(heartbeat, at: now)
+        guard let card = cards[heartbeat.gpu], card.owner == heartbeat.incarnation, card.counter == heartbeat.counter
+        else {
+            let reason = "this maestro does not know card \(heartbeat.gpu) as this worker's, or has heard later of it"
+            return actions.append(.reply(request, Self.refusal("not_counted", reason)))
+        }
+        actions.append(.reply(request, HeartbeatAnswer(counter: heartbeat.counter).json))
+    }
+
     mutating func hear(_ heartbeat: Heartbeat, at now: Timestamp) {
         if cards[heartbeat.gpu] == nil { remember(heartbeat, at: now) }
         guard let card = cards[heartbeat.gpu], card.owner == heartbeat.incarnation else {
@@ -49,12 +61,15 @@ extension SchedulerCore {
             return
         }
         guard heartbeat.counter > card.counter else { return }
-        if !card.isAlive || card.slots != heartbeat.slots || card.isDraining != heartbeat.isDraining {
+        if !card.isAlive || card.slots != heartbeat.slots || card.isDraining != heartbeat.isDraining
+            || card.canFence != heartbeat.canFence
+        {
             needsPlacement = true
         }
         cards[heartbeat.gpu]?.counter = heartbeat.counter
         cards[heartbeat.gpu]?.slots = heartbeat.slots
         cards[heartbeat.gpu]?.isDraining = heartbeat.isDraining
+        cards[heartbeat.gpu]?.canFence = heartbeat.canFence
         cards[heartbeat.gpu]?.lastHeard = now
         details[heartbeat.gpu]?.seenAt = now
         if !card.isAlive {
@@ -75,8 +90,7 @@ extension SchedulerCore {
         }
         if job.record.owner != heartbeat.incarnation {
             // Its worker reports or closes the attempts of earlier lives before its first heartbeat: this one is left.
-            jobs[id]?.lossReason = "the worker of card \(heartbeat.gpu) was restarted"
-            return advance(id, at: now)
+            return note(loss: "the worker of card \(heartbeat.gpu) was restarted", of: id, at: now)
         }
         if job.record.state == .scheduled {
             if heartbeat.isDraining { closeUnclaimed(id, job.record.attempt, "its worker is about to stop", at: now) }
@@ -84,12 +98,12 @@ extension SchedulerCore {
         }
         if heartbeat.running.contains(where: { $0.attempt == job.record.attempt }) {
             jobs[id]?.missedHeartbeats = 0
+            if job.record.limits.fence != nil { forgetLoss(of: id) }
             if job.record.cancelRequested { askWorkerToCancel(job) }
         } else {
             jobs[id]?.missedHeartbeats += 1
             guard job.missedHeartbeats >= 1 else { return }
-            jobs[id]?.lossReason = "the worker of card \(heartbeat.gpu) no longer knows of it"
-            advance(id, at: now)
+            note(loss: "the worker of card \(heartbeat.gpu) no longer knows of it", of: id, at: now)
         }
     }
 
@@ -182,9 +196,35 @@ extension SchedulerCore {
         planForgetting(of: gpu)
         for id in card.assigned.sorted() {
             guard jobs[id]?.record.isBound == true else { continue }
-            jobs[id]?.lossReason = reason
-            advance(id, at: now)
+            note(loss: reason, of: id, at: now)
         }
+    }
+
+    /// The attempt is to be closed, at the latest when its fence lets that be.
+    private mutating func note(loss reason: String, of id: JobID, at now: Timestamp) {
+        jobs[id]?.lossReason = reason
+        if jobs[id]?.lossSince == nil { jobs[id]?.lossSince = now }
+        advance(id, at: now)
+    }
+
+    /// Its worker was only late, and nothing was written yet.
+    private mutating func forgetLoss(of id: JobID) {
+        jobs[id]?.lossReason = nil
+        jobs[id]?.lossSince = nil
+    }
+
+    /// Until when a fenced attempt may not be given to anybody else; nil when it may now.
+    ///
+    /// Counted from the last heartbeat of its owner, or from when that one was replaced: heartbeats of a life that does not
+    /// own the card are not answered.
+    func fenceEnd(of job: Job, at now: Timestamp) -> Timestamp? {
+        guard let fence = job.record.limits.fence, job.record.state == .running, let gpu = job.record.gpu else {
+            return nil
+        }
+        let isOwners = cards[gpu]?.owner == job.record.owner
+        let heard = isOwners ? cards[gpu]?.lastHeard : job.lossSince
+        let end = (heard ?? now) + max(fence.patience, .zero)
+        return end > now ? end : nil
     }
 
     /// After a time in which nothing could be heard, nobody is called lost before a full TTL has passed.

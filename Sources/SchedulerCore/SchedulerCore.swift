@@ -37,6 +37,7 @@ package struct SchedulerCore: Sendable {
     var strangers: [GPUID: Heartbeat] = [:]
 
     var admissions: [JobID: Admission] = [:]
+    var submitters = SubmitterLedger()
     /// Submissions that were pulled and are not settled.
     var unsettled = 0
     /// Submissions that were asked for and have not arrived.
@@ -71,6 +72,7 @@ package struct SchedulerCore: Sendable {
         case avoidance(JobID)
         case wait(JobID)
         case hold(JobID)
+        case fence(JobID)
         case admission(JobID)
         case card(GPUID)
         case stale(GPUID)
@@ -113,6 +115,7 @@ package struct SchedulerCore: Sendable {
         case .submitted(let submission): admit(submission, at: now)
         case .registered(let registration): register(registration, at: now)
         case .heartbeat(let heartbeat): hear(heartbeat, at: now)
+        case .heartbeatAsked(let heartbeat, let request): hear(heartbeat, for: request, at: now)
         case .reading(let reading): note(reading, at: now)
         case .cache(let report): note(report)
         case .workerDown(let notice): noteDown(notice, at: now)
@@ -192,7 +195,7 @@ package struct SchedulerCore: Sendable {
         switch deadline {
         case .claim(let job, let attempt):
             closeUnclaimed(job, attempt, "not claimed within \(policy.claimTimeout.inSeconds) s", at: now)
-        case .retry(let job), .wait(let job):
+        case .retry(let job), .wait(let job), .fence(let job):
             advance(job, at: now)
         case .avoidance(let job):
             endAvoidance(job, at: now)

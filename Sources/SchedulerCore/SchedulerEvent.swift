@@ -126,6 +126,8 @@ package enum SchedulerEvent: Sendable {
 
     case registered(WorkerRegistration)
     case heartbeat(Heartbeat)
+    /// A heartbeat whose worker waits for an answer: that it was received.
+    case heartbeatAsked(Heartbeat, RequestToken)
     case reading(CardReading)
     case cache(CacheReport)
     case workerDown(WorkerNotice)

@@ -17,6 +17,8 @@ package struct SchedulerPolicy: Sendable {
     package var limits = JobLimits(timeout: .seconds(3600), maxRetries: 2, retryBackoff: .seconds(1), maxWait: nil)
     /// Waiting jobs above which no submission is admitted.
     package var maxQueue = 1_000_000
+    /// Jobs of one submitter that have not ended, above which its next submission is refused; 0 for no limit.
+    package var maxJobsPerSubmitter = 0
     /// How long a dispatched attempt may stay unclaimed.
     package var claimTimeout = Duration.seconds(30)
     /// How often the attempts of one job may be lost before it fails.

@@ -7,9 +7,13 @@ struct PlacementClass: Hashable, Comparable, Sendable {
     var pin: GPUID?
     /// The card that their last attempts failed on: they go there only while no other card may take them.
     var avoid: GPUID?
+    /// Only a worker may run them that can end them when it is cut off.
+    var isFenced = false
 
     static func < (a: PlacementClass, b: PlacementClass) -> Bool {
-        a.pin == b.pin ? isBefore(a.avoid, b.avoid) : isBefore(a.pin, b.pin)
+        if a.pin != b.pin { return isBefore(a.pin, b.pin) }
+        if a.avoid != b.avoid { return isBefore(a.avoid, b.avoid) }
+        return !a.isFenced && b.isFenced
     }
 
     /// No card comes before any.

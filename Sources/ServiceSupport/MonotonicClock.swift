@@ -18,6 +18,12 @@ package struct MonotonicClock: Sendable {
         Timestamp(nanoseconds: start + Self.read(CLOCK_BOOTTIME) - origin)
     }
 
+    /// The same moment on the kernel's boot clock (CLOCK_BOOTTIME), in nanoseconds.
+    package func bootTime(of moment: Timestamp) -> Int64 {
+        let (nanoseconds, isOverflowing) = moment.nanoseconds.subtractingReportingOverflow(start - origin)
+        return isOverflowing ? 0 : max(0, nanoseconds)
+    }
+
     private static func read(_ clock: clockid_t) -> Int64 {
         var time = timespec()
         unsafe clock_gettime(clock, &time)

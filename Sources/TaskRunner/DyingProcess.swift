@@ -21,6 +21,14 @@ final class DyingProcess: Sendable {
         _ = cprocess_pidfd_kill(descriptor.number, SIGKILL)
     }
 
+    /// Watches this process and leaves it alone; nil when it is gone already.
+    init?(watching entry: ProcessEntry) {
+        let number = cprocess_pidfd(entry.pid)
+        guard number >= 0 else { return nil }
+        descriptor = Descriptor(owning: number)
+        self.entry = entry
+    }
+
     /// Calls back once, on the reactor's thread, when the process is dead. False when it cannot be watched.
     func watch(on reactor: Reactor, onDeath: @escaping @Sendable (ProcessEntry) -> Void) -> Bool {
         let token = reactor.makeToken()

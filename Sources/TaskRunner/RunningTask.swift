@@ -18,6 +18,7 @@ package final class RunningTask: Sendable {
     private let leader: Descriptor
     private let token: Reactor.Token
     private let pipes: [OutputPipe]
+    private let watchdog: Watchdog?
     private let state = Mutex(State())
 
     private struct State {
@@ -41,6 +42,7 @@ package final class RunningTask: Sendable {
         spec: TaskSpec,
         cgroup: AttemptCgroup?,
         runner: TaskRunner,
+        watchdog: Watchdog?,
         onOutput: @escaping TaskRunner.OutputHandler,
         onEnd: @escaping TaskRunner.EndHandler
     ) throws(Errno) {
@@ -52,6 +54,8 @@ package final class RunningTask: Sendable {
         self.cgroup = cgroup
         self.runner = runner
         self.onEnd = onEnd
+        self.watchdog = watchdog
+        watchdog?.guards(pid)
         token = runner.reactor.makeToken()
         let stdout = try OutputPipe(.stdout, reading: child.stdout, of: spec, on: runner.reactor, onOutput: onOutput)
         let stderr = try OutputPipe(.stderr, reading: child.stderr, of: spec, on: runner.reactor, onOutput: onOutput)
@@ -68,6 +72,9 @@ package final class RunningTask: Sendable {
         signalGroup(SIGKILL)
         runner.reactor.post { [self] in killEverything() }
     }
+
+    /// Gives a task with a watchdog another deadline.
+    package func order(_ order: WatchdogOrder) { watchdog?.take(order) }
 
     var hasLeader: Bool { state.withLock { $0.hasLeader } }
 
@@ -87,6 +94,8 @@ package final class RunningTask: Sendable {
         do throws(Errno) {
             for pipe in pipes { try pipe.begin(buffer: buffer) { [self] in endIfComplete() } }
             try runner.reactor.watch(leader.number, as: token) { [self] in leaderEnded() }
+            // Nobody would keep the deadline any more.
+            try watchdog?.watch(on: runner.reactor) { [self] in kill() }
         } catch {
             state.withLock { state in
                 state.isEnded = true
@@ -94,6 +103,7 @@ package final class RunningTask: Sendable {
             }
             for pipe in pipes { pipe.close() }
             cprocess_discard(process.pid)
+            runner.dismiss(watchdog)
             runner.forget(leader: process.pid)
             throw TaskRunnerError(.resources, "cannot watch the process of a task", cause: error)
         }
@@ -256,6 +266,7 @@ package final class RunningTask: Sendable {
         cgroup?.remove()
         // An unkillable leader stays known until it is dead and reaped.
         if !hasLeader { runner.forget(leader: process.pid) }
+        runner.dismiss(watchdog)
         onEnd(end)
     }
 }

@@ -59,6 +59,7 @@ package final class TaskRunner: Sendable {
         var tasks: [Int32: RunningTask] = [:]
         /// Processes that outlived SIGKILL.
         var abandoned: Set<Int32> = []
+        var watchdogs: Set<Int32> = []
     }
 
     /// - Parameter workerMarker: the same for every life of this worker, different from every other worker's.
@@ -95,28 +96,12 @@ package final class TaskRunner: Sendable {
         let cgroup = try confinement.cgroups?.make(attemptID: spec.attemptID, limits: spec.limits)
         do throws(TaskRunnerError) {
             let task = try spawning.withLock { _ throws(TaskRunnerError) in
-                let child = try Spawn.start(
-                    program: program,
-                    arguments: spec.arguments,
-                    environment: environment,
-                    directory: spec.directory,
-                    confinement: held(in: cgroup, spec.limits)
-                )
-                let pid = child.pid
-                do throws(Errno) {
-                    let task = try RunningTask(
-                        child,
-                        spec: spec,
-                        cgroup: cgroup,
-                        runner: self,
-                        onOutput: onOutput,
-                        onEnd: onEnd
-                    )
-                    known.withLock { $0.tasks[pid] = task }
-                    return task
+                let watchdog = try makeWatchdog(for: spec)
+                do throws(TaskRunnerError) {
+                    return try spawn(program, spec, environment, cgroup, watchdog, onOutput, onEnd)
                 } catch {
-                    cprocess_discard(pid)
-                    throw TaskRunnerError(.resources, "cannot watch \(program)", cause: error)
+                    dismiss(watchdog)
+                    throw error
                 }
             }
             try task.begin(buffer: buffer)
@@ -135,6 +120,49 @@ package final class TaskRunner: Sendable {
             deniesNamespaces: confinement.deniesNamespaces,
             dataLimit: isHeldAsOne ? nil : limits.memoryBytes
         )
+    }
+
+    private func spawn(
+        _ program: String,
+        _ spec: TaskSpec,
+        _ environment: [String],
+        _ cgroup: AttemptCgroup?,
+        _ watchdog: Watchdog?,
+        _ onOutput: @escaping OutputHandler,
+        _ onEnd: @escaping EndHandler
+    ) throws(TaskRunnerError) -> RunningTask {
+        let child = try Spawn.start(
+            program: program,
+            arguments: spec.arguments,
+            environment: environment,
+            directory: spec.directory,
+            confinement: held(in: cgroup, spec.limits)
+        )
+        let pid = child.pid
+        do throws(Errno) {
+            let task = try RunningTask(
+                child,
+                spec: spec,
+                cgroup: cgroup,
+                runner: self,
+                watchdog: watchdog,
+                onOutput: onOutput,
+                onEnd: onEnd
+            )
+            known.withLock { $0.tasks[pid] = task }
+            return task
+        } catch {
+            cprocess_discard(pid)
+            throw TaskRunnerError(.resources, "cannot watch \(program)", cause: error)
+        }
+    }
+
+    /// The watchdog is there before the process that it guards.
+    private func makeWatchdog(for spec: TaskSpec) throws(TaskRunnerError) -> Watchdog? {
+        guard let order = spec.watchdog else { return nil }
+        let watchdog = try Watchdog(marker: "\(Self.attemptVariable)=\(spec.attemptID)", order)
+        known.withLock { _ = $0.watchdogs.insert(watchdog.pid) }
+        return watchdog
     }
 
     /// Reaps orphans of running tasks that have died. To be called now and then while tasks run (a worker does at
@@ -191,6 +219,13 @@ package final class TaskRunner: Sendable {
         known.withLock { _ = $0.tasks.removeValue(forKey: pid) }
     }
 
+    /// Nothing is left that it would have to end.
+    func dismiss(_ watchdog: Watchdog?) {
+        guard let watchdog else { return }
+        watchdog.end(on: reactor)
+        known.withLock { _ = $0.watchdogs.remove(watchdog.pid) }
+    }
+
     /// These processes cannot be killed: no further task waits for them.
     func abandon(_ processes: [ProcessEntry]) {
         known.withLock { $0.abandoned.formUnion(processes.map(\.pid)) }
@@ -218,6 +253,7 @@ package final class TaskRunner: Sendable {
         return known.withLock { known in
             children.filter { child in
                 if known.tasks[child.pid]?.hasLeader ?? false { return false }
+                if known.watchdogs.contains(child.pid) { return false }
                 return child.isDead || !known.abandoned.contains(child.pid)
             }
         }

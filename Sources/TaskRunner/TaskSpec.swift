@@ -23,6 +23,8 @@ package struct TaskSpec: Sendable {
     /// What the attempt may use at most. Processes are limited only where the runner has cgroups with the controller;
     /// memory, where it has none, for each process by itself.
     package var limits = ResourceLimits()
+    /// When the task has to end whatever becomes of this process; nil for never.
+    package var watchdog: WatchdogOrder?
 
     package init(
         arguments: [String],
@@ -31,7 +33,8 @@ package struct TaskSpec: Sendable {
         attemptID: String,
         logs: LogFiles,
         captureLimit: Int = 64_000,
-        fileLimit: Int = 256 << 20
+        fileLimit: Int = 256 << 20,
+        watchdog: WatchdogOrder? = nil
     ) {
         self.arguments = arguments
         self.environment = environment
@@ -40,6 +43,7 @@ package struct TaskSpec: Sendable {
         self.logs = logs
         self.captureLimit = captureLimit
         self.fileLimit = fileLimit
+        self.watchdog = watchdog
     }
 
     /// The paths of the two log files; their directory has to exist.

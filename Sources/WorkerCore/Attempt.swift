@@ -43,6 +43,10 @@ struct Attempt: Sendable {
             .drained,
             reason: "its worker was told to stop, and gave the job back"
         )
+        static let fenced = StopCause.givenBack(
+            .fenced,
+            reason: "its worker was cut off, and ended it before another may start it (partition)"
+        )
     }
 
     /// The write that ends an attempt.
@@ -76,9 +80,22 @@ struct Attempt: Sendable {
     /// How its process ended, while the card is being looked at.
     var end: ProcessEnd?
     var ending = Ending.outcome
+    /// It was not answered for in time: whatever comes later, it ends.
+    var isFencedOut = false
     var report: AttemptReport?
     /// The revision that is being written.
     var writing: JobRecord?
+
+    /// The times by which it has to end when this worker is cut off.
+    var fence: Fence? { revision.record.limits.fence }
+
+    /// Whether a process of it runs or is being started.
+    var hasProcess: Bool {
+        switch phase {
+        case .starting, .running, .terminating, .killing: true
+        case .preparing, .ready, .claiming, .examining, .reporting, .committing, .pausing, .telling, .recovering: false
+        }
+    }
 
     /// Whether it takes one of the slots.
     var isOccupying: Bool {

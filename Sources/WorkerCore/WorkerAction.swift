@@ -28,6 +28,9 @@ package enum WorkerAction: Sendable, Equatable {
     case write(AttemptID, JobRecord, expected: UInt64)
     /// Journal and start the process of a claimed record -> `started` or `startFailed`, then `ended`.
     case start(AttemptID, JobRecord)
+    /// Have the attempt's watchdog end it at that time, with so long from SIGTERM to SIGKILL, whatever becomes of this
+    /// process. Comes before `start`, and again with each later time.
+    case fence(AttemptID, until: Timestamp, grace: Duration)
     /// SIGTERM to its process group.
     case terminate(AttemptID)
     /// SIGKILL to everything of it.

@@ -60,6 +60,9 @@ extension WorkerCore {
         case (.running, true):
             // Claimed in this life, and not in hand any more: it has ended, and its record will say so.
             drop(id)
+        case (.running, false) where attempts[id]?.fence != nil:
+            // Of a worker that may be cut off, and not of this machine: the leader knows when it has ended.
+            drop(id)
         case (.running, false):
             lose(id, code: .lost, reason: "the worker that ran it was restarted", at: now)
         default:
@@ -77,8 +80,9 @@ extension WorkerCore {
 
     /// Moves a waiting attempt into a slot: scheduled -> running.
     mutating func claim(_ id: AttemptID, at now: Timestamp) {
-        attempts[id]?.phase = .claiming
         guard let attempt = attempts[id] else { return }
+        guard isFenceOpen(for: attempt, at: now) else { return putBack(id, "no maestro answers this worker") }
+        attempts[id]?.phase = .claiming
         var record = attempt.revision.record
         do throws(IllegalTransition) {
             try record.apply(.claim, op: OperationID(from: &ids), at: now)
@@ -108,10 +112,15 @@ extension WorkerCore {
             // Taken back, or given to somebody else.
             drop(id)
         case .refused(let reason):
-            actions.append(.notice("the claim of job \(attempt.job) was refused: \(reason)"))
-            attempts[id] = nil
-            if let token = attempt.token { actions.append(.nak(token, delay: policy.pause)) }
+            putBack(id, "the claim was refused: \(reason)")
         }
+    }
+
+    /// The message comes again a little later, if its job has not gone elsewhere until then.
+    private mutating func putBack(_ id: AttemptID, _ reason: String) {
+        guard let attempt = attempts.removeValue(forKey: id) else { return }
+        actions.append(.notice("job \(attempt.job) was not claimed: \(reason)"))
+        if let token = attempt.token { actions.append(.nak(token, delay: policy.pause)) }
     }
 
     private mutating func claimed(_ id: AttemptID, _ revision: RecordRevision, at now: Timestamp) {
@@ -122,7 +131,11 @@ extension WorkerCore {
         if let hold, let code = hold.endsJobs {
             return finishUnstarted(id, .givenBack(code, reason: hold.reason), at: now)
         }
+        if let attempt = attempts[id], !isFenceOpen(for: attempt, at: now) {
+            return finishUnstarted(id, Attempt.StopCause.fenced, at: now)
+        }
         attempts[id]?.phase = .starting
+        keepFence(of: id)
         actions.append(.start(id, revision.record))
     }
 }

@@ -19,6 +19,7 @@ extension WorkerCore {
     mutating func startFailed(_ id: AttemptID, _ code: FailureCode, _ reason: String, at now: Timestamp) {
         guard attempts[id]?.phase == .starting else { return }
         let outcome = AttemptOutcome(code: code, reason: reason)
+        if code.isGivenBack { attempts[id]?.ending = .lose }
         setReport(of: id, outcome, ran: false, at: now)
         startReporting(id)
     }
@@ -72,7 +73,9 @@ extension WorkerCore {
             )
         }
         attempts[id]?.ranFor = attempt.startedAt.map { now - $0 }
-        if attempt.stop == nil, end.exit.isFailureOfItsOwn {
+        // Its watchdog was faster, or this process was stopped itself.
+        if attempt.stop == nil, !isFenceOpen(for: attempt, at: now) { attempts[id]?.stop = Attempt.StopCause.fenced }
+        if attempts[id]?.stop == nil, end.exit.isFailureOfItsOwn {
             attempts[id]?.phase = .examining
             attempts[id]?.end = end
             actions.append(.examine(id))

@@ -22,6 +22,10 @@ package struct WorkerCore: Sendable {
     var prober: RequestToken?
     private var phase = Phase.beginning
     private var nextInProgress: Timestamp?
+    /// When the last heartbeat was sent that a leader has answered.
+    var answeredAt: Timestamp?
+    /// When the next heartbeat is due for the sake of fenced attempts.
+    var nextFenceBeat: Timestamp?
     /// When the records of what runs are read next.
     private var nextCheck: Timestamp?
     private var armed: Timestamp?
@@ -65,6 +69,7 @@ package struct WorkerCore: Sendable {
         case .probeEnded(let answer): probeEnded(answer)
         case .cardHeld(let hold): cardHeld(hold, at: now)
         case .cardFailed(let reason): cardFailed(reason, at: now)
+        case .heartbeatAnswered(let sentAt): heartbeatAnswered(sentAt: sentAt, at: now)
         case .reconnected: checkRunning()
         case .timerFired: armed = nil
         case .stopAsked: stop(at: now)
@@ -100,6 +105,7 @@ package struct WorkerCore: Sendable {
         fillSlots(at: now)
         demand()
         keepMessages(at: now)
+        keepFences(at: now)
         armTimer(at: now)
         if isDraining, attempts.isEmpty, !hasFinished {
             hasFinished = true
@@ -154,6 +160,7 @@ package struct WorkerCore: Sendable {
     private mutating func runDeadlines(at now: Timestamp) {
         let due = attempts.values.filter { $0.due.map { $0 <= now } ?? false }.sorted { $0.number < $1.number }
         for attempt in due { timeIsUp(attempt.id, at: now) }
+        endFenced(at: now)
         // The drain time has passed: what still runs goes back to the pool.
         if let until = drainDeadline, until <= now { endRunning(because: .drained, at: now) }
         keepChecking(at: now)
@@ -176,6 +183,7 @@ package struct WorkerCore: Sendable {
         var times = attempts.values.compactMap(\.due)
         if let nextInProgress { times.append(nextInProgress) }
         if let nextCheck { times.append(nextCheck) }
+        times += fenceTimes
         if let until = drainDeadline, until > now { times.append(until) }
         let next = times.min()
         guard next != armed else { return }

@@ -126,6 +126,8 @@ package enum WorkerEvent: Sendable {
     case cardHeld(CardHold?)
     /// A fault was seen that spoils what runs on the card.
     case cardFailed(reason: String)
+    /// The leader has received the heartbeat that was sent at that time.
+    case heartbeatAnswered(sentAt: Timestamp)
     /// The connection was lost and is back.
     case reconnected
     case timerFired

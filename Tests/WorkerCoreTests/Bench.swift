@@ -57,6 +57,7 @@ final class Bench {
         task: String = #"{"cmd":["true"]}"#,
         timeout: Duration = .seconds(60),
         retries: Int = 2,
+        fence: Duration? = nil,
         owner: Incarnation? = nil
     ) throws -> RunMessage {
         var record = JobRecord(
@@ -64,7 +65,13 @@ final class Bench {
             submission: Array(task.utf8),
             digest: "sha256:00",
             order: 1,
-            limits: JobLimits(timeout: timeout, maxRetries: retries, retryBackoff: .seconds(1), maxWait: nil),
+            limits: JobLimits(
+                timeout: timeout,
+                maxRetries: retries,
+                retryBackoff: .seconds(1),
+                maxWait: nil,
+                fence: fence.map { Fence($0) }
+            ),
             op: OperationID(from: &ids),
             at: now,
             submitted: now.seconds
@@ -140,8 +147,10 @@ final class Bench {
     }
 
     /// Delivers a job and lets it run.
-    func run(_ name: String, timeout: Duration = .seconds(60), retries: Int = 2) throws -> Started {
-        let message = try dispatch(name, timeout: timeout, retries: retries)
+    func run(_ name: String, timeout: Duration = .seconds(60), retries: Int = 2, fence: Duration? = nil) throws
+        -> Started
+    {
+        let message = try dispatch(name, timeout: timeout, retries: retries, fence: fence)
         let token = deliver(message)
         answer()
         let attempt = try #require(message.attempt)

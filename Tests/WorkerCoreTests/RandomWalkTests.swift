@@ -159,7 +159,7 @@ private struct Walk {
         case .close(let attempt, _): #expect(closed.insert(attempt).inserted, "closed once")
         case .finish: isFinished = true
         case .probe: bench.handle(.probeEnded(WorkerAnswer(ok: chance.next() % 2 == 0, evidence: "tried")))
-        case .announceReady, .inProgress, .terminate, .refuse, .reply, .heartbeat, .armTimer, .notice: break
+        case .announceReady, .inProgress, .fence, .terminate, .refuse, .reply, .heartbeat, .armTimer, .notice: break
         case .prepare, .readRecord, .write: Issue.record("not for here")
         }
     }

@@ -59,6 +59,28 @@ int cprocess_spawn(const char *path, char *const argv[], char *const envp[], int
 /// Kills a child with its group and waits for it: for a child that was started and cannot be watched.
 void cprocess_discard(pid_t pid);
 
+/// A process that ends everything of an attempt at its deadline, and at once when its parent has died.
+struct cprocess_watchdog {
+    pid_t pid;
+    /// A pidfd of it, close-on-exec.
+    int pidfd;
+    /// Where its orders go, non-blocking, close-on-exec. It ends the attempt when this is closed.
+    int control;
+};
+
+/// Forks a watchdog of this process, which must not be stopped or ended by anything but cprocess_watchdog_end.
+///
+/// attempt is what stands in the environment of every process of the attempt, "NAME=value", and of no other, under 256
+/// bytes; deadline is in nanoseconds of CLOCK_BOOTTIME, grace in nanoseconds from SIGTERM to SIGKILL. A watchdog whose time
+/// comes before it was told the attempt's process kills its parent: it is stopped, and could start that process later.
+/// Returns 0, or an errno.
+int cprocess_watchdog_start(const char *attempt, int64_t deadline, int64_t grace, struct cprocess_watchdog *watchdog);
+/// Tells the watchdog the attempt's process, once there is one (0 until then), and another deadline. Returns 0, or an errno:
+/// then the last deadline stands. What has begun to end ends all the same.
+int cprocess_watchdog_order(int control, pid_t leader, int64_t deadline, int64_t grace);
+/// Ends the watchdog and reaps it: nothing of the attempt is left.
+void cprocess_watchdog_end(int pidfd);
+
 /// The resources that a reaped process and the children it waited for have used.
 struct cprocess_usage {
     int64_t user_us;

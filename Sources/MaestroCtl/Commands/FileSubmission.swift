@@ -124,7 +124,12 @@ struct FileSubmission {
             while let line = lines.next() {
                 if line.isBlank { continue }
                 do {
-                    let submission = try Submission(task: line, now: clock.now(), from: &source)
+                    let submission = try Submission(
+                        task: line,
+                        now: clock.now(),
+                        submitter: Who.submits,
+                        from: &source
+                    )
                     return .success(try submission.signed(with: key))
                 } catch {
                     hasFailed = true

@@ -75,7 +75,7 @@ struct GpusListCommand: AsyncParsableCommand {
         let cards: [CardView]
         do {
             cards = try await client.api.cards()
-        } catch .noMaestro {
+        } catch .noMaestro, .unanswered {
             return try await showRegistrations(client)
         } catch {
             throw PoolClient.failure(error, "gpus")

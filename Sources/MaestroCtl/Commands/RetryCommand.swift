@@ -61,10 +61,17 @@ struct RetryCommand: AsyncParsableCommand {
             }
             task["task_id"] = nil
             task["submitted_at"] = nil
+            task["submitter"] = nil
             // It was for the first job alone.
             task["signature"] = nil
             task["retry_of"] = .string(record.id.text)
-            return try Submission(task: JSON.object(task).encoded(), now: now, from: &source).signed(with: key)
+            return try Submission(
+                task: JSON.object(task).encoded(),
+                now: now,
+                submitter: Who.submits,
+                from: &source
+            )
+            .signed(with: key)
         } catch let error as FatalError {
             throw error
         } catch {

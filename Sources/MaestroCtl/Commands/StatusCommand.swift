@@ -21,7 +21,7 @@ struct StatusCommand: AsyncParsableCommand {
         let status: MaestroAPI.Status?
         do {
             status = try await client.api.status()
-        } catch .noMaestro {
+        } catch .noMaestro, .unanswered {
             status = nil
         } catch {
             throw PoolClient.failure(error, "status")

@@ -67,8 +67,13 @@ struct SubmitCommand: AsyncParsableCommand {
         var source = IdentifierSource()
         let submission: Submission
         do {
-            submission = try Submission(task: what.task().encoded(), now: MonotonicClock().now(), from: &source)
-                .signed(with: key)
+            submission = try Submission(
+                task: what.task().encoded(),
+                now: MonotonicClock().now(),
+                submitter: Who.submits,
+                from: &source
+            )
+            .signed(with: key)
         } catch {
             throw FatalError(.badTask, "the task is refused: \(error)")
         }

@@ -48,6 +48,20 @@ struct TaskOptions: ParsableArguments {
     @Option(help: ArgumentHelp("How many processes and threads it may have at most.", valueName: "n"))
     var maxProcesses: Int?
     @Option(
+        help: ArgumentHelp(
+            "What becomes of it when its worker is cut off: continue (run on; the default) or fence (end in time).",
+            valueName: "policy"
+        )
+    )
+    var partition: PartitionPolicy?
+    @Option(
+        help: ArgumentHelp(
+            "Whose job it is, for limits on jobs of one submitter; this user and host for a job without --id.",
+            valueName: "name"
+        )
+    )
+    var submitter: String?
+    @Option(
         parsing: .remaining,
         help: ArgumentHelp("The program and its arguments: all that follows.", valueName: "program argument ...")
     )
@@ -62,7 +76,7 @@ struct TaskOptions: ParsableArguments {
     var isEmpty: Bool {
         shell == nil && cmd.isEmpty && command.isEmpty && id == nil && name == nil && gpu == nil && cwd == nil
             && env.isEmpty && timeout == nil && maxRetries == nil && priority == nil && maxWait == nil && type == nil
-            && cacheKey.isEmpty && memory == nil && maxProcesses == nil
+            && cacheKey.isEmpty && memory == nil && maxProcesses == nil && partition == nil && submitter == nil
     }
 
     /// - Throws: `ValidationError` unless exactly one command is given.
@@ -104,6 +118,8 @@ struct TaskOptions: ParsableArguments {
         if let memory { task["memory_bytes"] = .int(max(0, min(memory, 1 << 31)) << 20) }
         if let maxProcesses { task["max_processes"] = .int(maxProcesses) }
         if !cacheKey.isEmpty { task["cache_key"] = .array(cacheKey.map { .string($0) }) }
+        if let partition { task["partition"] = .string(partition.rawValue) }
+        if let submitter { task["submitter"] = .string(submitter) }
         return .object(task)
     }
 
@@ -116,3 +132,5 @@ struct TaskOptions: ParsableArguments {
         return .object(object)
     }
 }
+
+extension PartitionPolicy: ExpressibleByArgument {}

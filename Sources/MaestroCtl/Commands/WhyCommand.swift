@@ -22,7 +22,7 @@ struct WhyCommand: AsyncParsableCommand {
         let answer: JSON
         do {
             answer = try await client.api.why(id)
-        } catch .noMaestro {
+        } catch .noMaestro, .unanswered {
             return try await explainWithoutMaestro(client)
         } catch {
             throw PoolClient.failure(error, "why \(id)")

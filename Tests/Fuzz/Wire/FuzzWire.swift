@@ -50,6 +50,10 @@ private func readRecord(_ bytes: [UInt8]) {
     // Once written by us, a record does not change any more by being read and written.
     precondition(again.map { rewritten in read { try JobRecord(parsing: rewritten.encoded()) } == rewritten } == true)
     _ = read { try record.task() }
+    if let fence = record.limits.fence {
+        let times = [fence.window(grace: .seconds(5)), fence.killTime, fence.interval(grace: .seconds(5))]
+        precondition(times.allSatisfy { $0 >= .zero } && fence.patience > fence.limit)
+    }
 }
 
 private func readTask(_ bytes: [UInt8]) {
@@ -89,6 +93,10 @@ private func readWorkerMessage(_ bytes: [UInt8]) {
     if let heartbeat = read({ try Heartbeat(parsing: bytes) }) {
         let again = read { try Heartbeat(parsing: heartbeat.encoded()) }
         precondition(again?.running == heartbeat.running && again?.counter == heartbeat.counter)
+        precondition(again?.canFence == heartbeat.canFence)
+    }
+    if let answer = read({ try HeartbeatAnswer(parsing: bytes) }) {
+        precondition(read { try HeartbeatAnswer(parsing: answer.json.encoded()) } == answer)
     }
     if let reading = read({ try CardReading(parsing: bytes) }) {
         precondition(reading.temperature.map { (1...149).contains($0) } ?? true)

@@ -44,6 +44,8 @@ struct Bench {
     private(set) var told: [(event: String, details: JSONObject)] = []
     private(set) var notices: [String] = []
 
+    /// Whether the workers can end fenced jobs.
+    var workersFence = true
     private var lives: [GPUID: (incarnation: Incarnation, counter: UInt64, slots: Int)] = [:]
     private var ids = IdentifierSource(seed: 77)
     private var submissions: UInt64 = 0
@@ -268,7 +270,7 @@ struct Bench {
     }
 
     /// A heartbeat of a worker that knows of everything its records say it runs, or of what the test says.
-    mutating func beat(_ gpu: GPUID, running: [JobID]? = nil, isDraining: Bool = false) {
+    mutating func beat(_ gpu: GPUID, running: [JobID]? = nil, isDraining: Bool = false, asking token: UInt64? = nil) {
         guard let life = lives[gpu] else { return }
         lives[gpu]?.counter += 1
         let records = store.revisions.map(\.record).filter {
@@ -277,19 +279,17 @@ struct Bench {
         let attempts = records.filter { running?.contains($0.id) ?? true }.compactMap { record in
             record.attempt.map { Heartbeat.RunningAttempt(job: record.id, attempt: $0) }
         }
-        send(
-            .heartbeat(
-                Heartbeat(
-                    gpu: gpu,
-                    incarnation: life.incarnation,
-                    counter: life.counter + 1,
-                    slots: life.slots,
-                    running: attempts,
-                    isDraining: isDraining,
-                    time: now.seconds
-                )
-            )
+        let heartbeat = Heartbeat(
+            gpu: gpu,
+            incarnation: life.incarnation,
+            counter: life.counter + 1,
+            slots: life.slots,
+            running: attempts,
+            isDraining: isDraining,
+            canFence: workersFence,
+            time: now.seconds
         )
+        send(token.map { .heartbeatAsked(heartbeat, RequestToken($0)) } ?? .heartbeat(heartbeat))
     }
 
     mutating func read(_ gpu: GPUID, busy: Double? = nil, temperature: Double? = nil) {

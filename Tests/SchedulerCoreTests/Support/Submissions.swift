@@ -10,7 +10,9 @@ func task(
     priority: Int? = nil,
     retries: Int? = nil,
     maxWait: Double? = nil,
-    submittedAt: Double? = nil
+    submittedAt: Double? = nil,
+    partition: PartitionPolicy? = nil,
+    submitter: String? = nil
 ) -> [UInt8] {
     var json = JSONObject([("type", "shell"), ("shell", .string(shell))])
     if let id { json["task_id"] = .string(id.text) }
@@ -18,6 +20,8 @@ func task(
     if let priority { json["priority"] = .int(priority) }
     if let retries { json["max_retries"] = .int(retries) }
     if let maxWait { json["max_wait"] = .double(maxWait) }
+    if let partition { json["partition"] = .string(partition.rawValue) }
+    if let submitter { json["submitter"] = .string(submitter) }
     if let submittedAt { json["submitted_at"] = .double(submittedAt) }
     return JSON.object(json).encoded()
 }
