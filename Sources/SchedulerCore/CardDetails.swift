@@ -1,9 +1,12 @@
 import JobModel
+import WireJSON
 
 /// What is known of a card beyond what a placement looks at.
 struct CardDetails: Sendable {
     var control: ControlState
     var probe = Probe()
+    /// What its worker registered of it.
+    var facts = JSONObject()
     /// The last reading of the card, of whatever life of its worker.
     var reading: CardReading?
     var history = CardHistory()

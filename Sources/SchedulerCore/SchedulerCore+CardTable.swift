@@ -96,6 +96,9 @@ extension SchedulerCore {
         row["incarnation"] = card.owner.map { .string($0.text) }
         row["busy_percent"] = card.busyPercent.map { .double($0) }
         row["temp_c"] = card.temperature.map { .double($0) }
+        // Before the first reading the registration tells what card it is.
+        row["pci"] = details.facts["pci"]
+        row["model"] = details.facts["card"]
         row["metrics_age"] = card.readAt.map { .double((now - $0).inSeconds) }
         if let reading = details.reading { add(reading, to: &row) }
         row["cache"] = details.cache?.summary
@@ -105,8 +108,8 @@ extension SchedulerCore {
 
     private func add(_ reading: CardReading, to row: inout JSONObject) {
         row["temp_limit_c"] = .double(policy.temperatureLimit(of: reading))
-        row["pci"] = reading.pci.map { .string($0) }
-        row["model"] = reading.model.map { .string($0) }
+        if let pci = reading.pci { row["pci"] = .string(pci) }
+        if let model = reading.model { row["model"] = .string(model) }
         let numbers: [(String, Double?)] = [
             ("power_w", reading.power), ("power_cap_w", reading.powerCap), ("vram_used_bytes", reading.vramUsedBytes),
             ("vram_total_bytes", reading.vramTotalBytes),

@@ -32,6 +32,7 @@ extension SchedulerCore {
         cards[gpu]?.isDraining = false
         cards[gpu]?.lastHeard = now
         details[gpu]?.seenAt = now
+        details[gpu]?.facts = registration.facts
         forgetCache(of: gpu)
         watch(gpu)
         noteState(of: gpu, at: now)

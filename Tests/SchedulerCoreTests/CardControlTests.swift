@@ -318,6 +318,15 @@ import WireJSON
         #expect(bench.replies[4]?.first?["code"] == "unknown_card")
     }
 
+    @Test func theRegistrationTellsWhatCardItIsBeforeTheFirstReading() {
+        var bench = Bench()
+        bench.introduce(1)
+        bench.registration(1, isReleased: false, facts: ["pci": "0000:01:00.0", "card": "RX 580"])
+        bench.beat(1)
+        #expect(bench.row(1)?["pci"] == "0000:01:00.0" && bench.row(1)?["model"] == "RX 580")
+        #expect(bench.row(1)?["temp_c"] == nil)
+    }
+
     @Test func aStateKnowsSinceWhenItLasts() {
         var bench = Bench()
         bench.start(1)

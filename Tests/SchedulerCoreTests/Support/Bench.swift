@@ -252,7 +252,7 @@ struct Bench {
         lives[gpu] = (Incarnation(from: &ids), 0, slots)
     }
 
-    mutating func registration(_ gpu: GPUID, isReleased: Bool) {
+    mutating func registration(_ gpu: GPUID, isReleased: Bool, facts: JSONObject = JSONObject()) {
         guard let life = lives[gpu] else { return }
         send(
             .registered(
@@ -263,6 +263,7 @@ struct Bench {
                     bootID: "boot",
                     processID: 1,
                     isReleased: isReleased,
+                    facts: facts,
                     op: OperationID(from: &ids)
                 )
             )
