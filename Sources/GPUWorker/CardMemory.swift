@@ -11,6 +11,9 @@ struct CardMemory: Sendable {
     /// As the card was when this machine had booted; empty while nothing is changed.
     private(set) var original = PowerSettings()
 
+    /// Watts that may have been a card's cap.
+    private static let caps = 1.0...2000.0
+
     private let file: StateFile
     private let address: PCIAddress
     /// The settings of a card do not outlive the machine's boot.
@@ -43,7 +46,7 @@ struct CardMemory: Sendable {
         linkBaseline = json["link_width"]?.intValue.flatMap { (1...32).contains($0) ? Int($0) : nil }
         guard let kept = json["original"], kept["boot_id"]?.stringValue == bootID else { return }
         original = PowerSettings(
-            cap: kept["power_cap_w"]?.doubleValue.flatMap { $0 > 0 ? $0 : nil },
+            cap: kept["power_cap_w"]?.doubleValue.flatMap { Self.caps.contains($0) ? $0 : nil },
             level: kept["perf_level"]?.stringValue
         )
     }

@@ -61,6 +61,7 @@ struct CardMemoryTests {
 
     @Test(arguments: [
         #"{"link_width":99}"#, #"{"link_width":"x","original":7}"#, "[]", #"{"original":{"power_cap_w":-3}}"#,
+        #"{"original":{"power_cap_w":1e300}}"#,
     ])
     func nonsenseInTheFileIsNotTaken(text: String) throws {
         defer { remove() }
