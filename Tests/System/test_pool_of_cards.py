@@ -260,6 +260,7 @@ def test_a_card_on_which_alone_jobs_fail_is_quarantined_and_the_jobs_end_well(ma
 
 SICK = {
     "gone": ("rx580", lambda rig, card: rig.pull(card)),
+    "unreachable": ("rx580", lambda rig, card: rig.attribute(card, "config").write_bytes(b"\xff" * 64)),
     "driver_failed": ("rx580", lambda rig, card: rig.answer(card, "accel_working", 0)),
     "lost": ("gtx1660", lambda rig, card: rig.nvml(card, "return", 15)),
     "reset_required": ("gtx1660", lambda rig, card: rig.nvml(card, "return", 16)),
@@ -292,6 +293,25 @@ def test_a_sick_card_is_quarantined_with_evidence_and_its_job_ends_well_elsewher
     assert (result["ok"], result["data"]["gpu_id"]) == (True, well)
     shown = maestroctl(pool, "gpus", "show", str(sick))
     assert quarantine["evidence"] in " ".join(shown.split())
+
+
+def test_a_card_whose_driver_dumped_its_state_is_tried_with_one_job_at_a_time(make_pool, make_rig, tmp_path: Path):
+    rig = make_rig("2xrx580")
+    pool = start(make_pool, rig)
+    go = tmp_path / "go"
+    pool.bus.submit(task_id="victim", type="shell", max_retries=0, shell=f"while [ ! -e {go} ]; do sleep 0.1; done")
+    sick = pool.wait_state("victim", "running")["gpu"]
+    node = next((rig.attribute(sick, "drm")).glob("card*"))
+    (node / "device/devcoredump").mkdir(parents=True)
+    (node / "device/devcoredump/data").write_text("dump")
+    error = pool.events.wait("gpu.task.err", task_id="victim").json
+    assert (error["code"], error["gpu_id"]) == ("card_failed", sick) and "devcoredump" in error["error"]
+    assert wait_card(pool, sick, "on probation", lambda row: row.get("probation"))["probation"]["strikes"] >= 0
+    go.touch()
+    assert pool.wait_result("victim")["ok"] is True
+    for number in range(3):
+        assert pool.run(task_id=f"trial-{number}", cmd=["true"], gpu=sick)["ok"] is True
+    wait_card(pool, sick, "trusted again", lambda row: row["state"] == "up" and not row.get("probation"))
 
 
 def test_a_card_whose_sensor_fails_is_unknown_and_gets_no_job_unless_told(make_pool, make_rig):
