@@ -32,7 +32,10 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "Jobs that may run on the card at once (SLOTS).")
     var slots: String?
 
-    @Option(name: .customLong("nats"), help: "Addresses of the NATS servers, between commas (NATS_URL).")
+    @Option(
+        name: [.customLong("server"), .customLong("nats")],
+        help: "Addresses of the NATS servers, between commas (NATS_URL)."
+    )
     var natsURL: String?
 
     @Option(help: "The least important messages to log (LOG_LEVEL).")
@@ -103,7 +106,7 @@ struct WorkerCommand: AsyncParsableCommand {
         var overrides: [Settings.Override] = []
         if let gpu { overrides.append(Settings.Override(key: "GPU_ID", flag: "--gpu", value: gpu)) }
         if let slots { overrides.append(Settings.Override(key: "SLOTS", flag: "--slots", value: slots)) }
-        if let natsURL { overrides.append(Settings.Override(key: "NATS_URL", flag: "--nats", value: natsURL)) }
+        if let natsURL { overrides.append(Settings.Override(key: "NATS_URL", flag: "--server", value: natsURL)) }
         if let logLevel { overrides.append(Settings.Override(key: "LOG_LEVEL", flag: "--log-level", value: logLevel)) }
         return overrides
     }

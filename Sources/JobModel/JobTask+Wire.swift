@@ -162,7 +162,7 @@ private struct TaskFields {
         guard let gpu = GPUID(value) else {
             throw refuse(
                 "gpu must be a card's number from 0 or its name such as \"rig1-3\", not "
-                    + JobTask.quoted(String(decoding: value.encoded(), as: UTF8.self))
+                    + JobTask.quoted(value.stringValue ?? String(decoding: value.encoded(), as: UTF8.self))
             )
         }
         return gpu
@@ -247,7 +247,7 @@ private struct TaskFields {
         guard let seconds = try number(key) else { return nil }
         guard TaskLimits.timeout.contains(seconds) else {
             throw refuse(
-                "\(key) is \(JobTask.quoted("\(seconds)")) seconds; allowed are \(TaskLimits.timeout.lowerBound) to "
+                "\(key) is \(seconds) seconds; allowed are \(TaskLimits.timeout.lowerBound) to "
                     + "\(Int(TaskLimits.timeout.upperBound))"
             )
         }

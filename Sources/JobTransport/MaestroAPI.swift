@@ -18,6 +18,14 @@ package enum MaestroAPIError: Error, Equatable, CustomStringConvertible {
         case .unanswered(let reason): "the leading maestro did not answer: \(reason)"
         }
     }
+
+    /// Nobody said anything, which is no reason not to tell what can be known without.
+    package var isSilence: Bool {
+        if case .refused = self { false } else { true }
+    }
+
+    /// The silence in words, for the beginning of a sentence.
+    package var silence: String { self == .noMaestro ? "No maestro leads this pool" : "No maestro answers" }
 }
 
 /// Requests to the leading maestro on `maestro.api.*`.

@@ -27,7 +27,10 @@ struct MaestroCommand: AsyncParsableCommand {
     @Option(help: "The configuration file to read.")
     var config: String?
 
-    @Option(name: .customLong("nats"), help: "Addresses of the NATS servers, between commas (NATS_URL).")
+    @Option(
+        name: [.customLong("server"), .customLong("nats")],
+        help: "Addresses of the NATS servers, between commas (NATS_URL)."
+    )
     var natsURL: String?
 
     @Option(help: "The least important messages to log (LOG_LEVEL).")
@@ -50,7 +53,7 @@ struct MaestroCommand: AsyncParsableCommand {
 
     private var overrides: [Settings.Override] {
         var overrides: [Settings.Override] = []
-        if let natsURL { overrides.append(Settings.Override(key: "NATS_URL", flag: "--nats", value: natsURL)) }
+        if let natsURL { overrides.append(Settings.Override(key: "NATS_URL", flag: "--server", value: natsURL)) }
         if let logLevel { overrides.append(Settings.Override(key: "LOG_LEVEL", flag: "--log-level", value: logLevel)) }
         return overrides
     }

@@ -59,6 +59,7 @@ struct JobFollow {
     /// The sequence of the last piece of output of a job that has ended; nil while it runs.
     private var outputEnd: UInt64?
     private var seeksOutputEnd = false
+    private var output: OrderedConsumer?
     private var troubles: Set<String> = []
 
     private struct OutputPlace: Hashable {
@@ -87,7 +88,6 @@ struct JobFollow {
         let mailbox = mailbox
         let subject = jobs.count == 1 ? client.names.state(jobs[0]) : client.names.statePrefix + ".*"
         let records = try consumer(client.names.jobsStream, subject, .new, wanted: Set(jobs.map(client.names.state)))
-        let output = try showsOutput ? outputConsumer() : nil
         let timer = DeadlineTimer(label: "maestroctl.deadline") { mailbox.sendOutcome(.deadline) }
         let pause = DeadlineTimer(label: "maestroctl.pause") { mailbox.sendOutcome(.lookAgain) }
         timer.arm(after: deadline)
@@ -150,6 +150,8 @@ struct JobFollow {
                         if troubles.insert(text).inserted { try update(.trouble(text)) }
                     }
                 }
+                // Not before: what a job prints comes after what it is.
+                if showsOutput, output == nil, !sequences.isEmpty { output = try outputConsumer() }
                 if showsOutput, waiting.isEmpty, !seeksOutputEnd, sequences[jobs[0]] != nil {
                     seeksOutputEnd = true
                     group.addTask { [client, jobs] in await Self.findOutputEnd(jobs[0], client, into: mailbox) }

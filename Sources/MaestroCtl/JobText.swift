@@ -123,7 +123,8 @@ enum JobText {
 
     /// Text of several lines under a label.
     private static func indented(_ text: String) -> String {
-        text.split(separator: "\n", omittingEmptySubsequences: false).map { Printable.line(String($0)) }
+        let lines = text.hasSuffix("\n") ? text.dropLast() : Substring(text)
+        return lines.split(separator: "\n", omittingEmptySubsequences: false).map { Printable.line(String($0)) }
             .joined(separator: "\n" + String(repeating: " ", count: 12))
     }
 }

@@ -30,6 +30,13 @@ struct LineReader: Sequence, IteratorProtocol {
         file = Descriptor(number)
     }
 
+    /// Whether a second reader of the path gets the same lines: not where it is a pipe, such as a shell's `<(…)`.
+    static func canBeReadTwice(_ path: String) -> Bool {
+        var status = stat()
+        guard path != "-", unsafe stat(path, &status) == 0 else { return false }
+        return status.st_mode & S_IFMT == S_IFREG
+    }
+
     /// Whether the next line is here already, so that taking it does not wait.
     var isReady: Bool { isAtEnd || buffer[start...].contains(UInt8(ascii: "\n")) }
 

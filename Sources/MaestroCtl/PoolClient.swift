@@ -120,7 +120,11 @@ struct PoolClient: Sendable {
         } catch {
             throw Self.failure(error, "the record of \(job)")
         }
-        throw FatalError(.notFound, "there is no job \(job) (a job just submitted is known when a maestro admitted it)")
+        throw Self.noSuchJob(job)
+    }
+
+    static func noSuchJob(_ job: JobID) -> FatalError {
+        FatalError(.notFound, "there is no job \(job) (a job just submitted is known when a maestro admitted it)")
     }
 
     /// What a failed request means for a person.
@@ -139,6 +143,7 @@ struct PoolClient: Sendable {
                 "\(what): JetStream is off on this server; start nats-server with -js, or use `maestroctl up`"
             )
         case MaestroAPIError.refused(let code, let reason):
+            if code == "unknown_job" { return FatalError(.notFound, reason) }
             let isMissing = ["unknown_job", "unknown_card", "ambiguous_card"].contains(code)
             return FatalError(isMissing ? .notFound : .failure, "\(what): \(reason)")
         case let error as NATSError where error.code == .notPermitted:

@@ -1,3 +1,5 @@
+import ServiceSupport
+
 /// A table for people: aligned columns, those with free text cut so that a line fits.
 struct Table {
     struct Column {
@@ -53,7 +55,7 @@ struct Table {
             guard overflow == .wrapped, let last = row.last, row.count == columns.count else {
                 return [line(row, widths, paint)]
             }
-            let pieces = Printable.wrapped(last.text, to: widths.last ?? width)
+            let pieces = WrappedText.lines(last.text, width: max(1, widths.last ?? width))
             let rest = widths.dropLast().reduce(0) { $0 + $1 + 2 }
             let first = line(row.dropLast() + [Cell(pieces.first ?? "", last.colour)], widths, paint)
             return [first]
@@ -114,27 +116,6 @@ enum Printable {
         return width > 1 ? text.prefix(width - 1) + "…" : String(text.prefix(width))
     }
 
-    /// Text in lines of at most `width` characters, broken between words where that is possible; at least one line.
-    static func wrapped(_ text: String, to width: Int) -> [String] {
-        let width = max(1, width)
-        var lines: [String] = []
-        var line = ""
-        for word in text.split(separator: " ") {
-            var word = word
-            if !line.isEmpty, line.count + 1 + word.count > width {
-                lines.append(line)
-                line = ""
-            }
-            while word.count > width {
-                lines.append(String(word.prefix(width)))
-                word = word.dropFirst(width)
-            }
-            line += line.isEmpty ? String(word) : " \(word)"
-        }
-        if !line.isEmpty || lines.isEmpty { lines.append(line) }
-        return lines
-    }
-
     /// How long something took or is ago, in at most six characters: `0.25s`, `12.3s`, `4m05s`, `3h12m`, `9d04h`.
     static func duration(_ seconds: Double) -> String {
         func padded(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
@@ -148,10 +129,10 @@ enum Printable {
         return "\(whole / 86_400)d\(padded(whole / 3600 % 24))h"
     }
 
-    /// A number with a fixed count of digits after the point.
+    /// A number with a fixed count of digits after the point; one that is beyond all measure as it is.
     static func fixed(_ number: Double, _ digits: Int) -> String {
         let scale = (0..<digits).reduce(1) { scale, _ in scale * 10 }
-        let scaled = Int((abs(number) * Double(scale)).rounded())
+        guard let scaled = Int(exactly: (abs(number) * Double(scale)).rounded()) else { return "\(number)" }
         let fraction = String(scaled % scale)
         let sign = number < 0 && scaled > 0 ? "-" : ""
         let zeros = String(repeating: "0", count: max(0, digits - fraction.count))

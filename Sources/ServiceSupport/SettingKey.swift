@@ -240,7 +240,7 @@ private func checkedPath(_ text: String) throws(SettingProblem) -> String {
 }
 
 /// A value for a message to a person: in quotes, shortened, control characters replaced, passwords masked.
-func quoted(_ text: String) -> String {
+package func quoted(_ text: String) -> String {
     let masked = Secrets.masked(text).unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7F ? "\u{FFFD}" : $0 }
     let short = masked.prefix(60)
     var view = String.UnicodeScalarView()

@@ -45,37 +45,20 @@ package struct SettingsSchema: Sendable {
 
     /// The known key that somebody most likely meant, if one is near.
     func nearest(to name: String) -> String? {
-        let limit = max(2, name.count / 3)
-        return (keys.map(\.name) + replaced.keys.sorted())
-            .map { (name: $0, distance: editDistance($0, name.uppercased())) }
-            .filter { $0.distance <= limit }
-            .min { $0.distance < $1.distance }?.name
+        Spelling.nearest(to: name.uppercased(), among: keys.map(\.name) + replaced.keys.sorted())
     }
 
-    /// The keys as a table for `--help`: name, default and help of each.
+    /// The keys as a table for `--help`: name, help and default of each, as wide as a terminal.
     package func helpText() -> String {
         let width = keys.map(\.name.count).max() ?? 0
-        return keys.map { key in
-            let name = key.name + String(repeating: " ", count: width - key.name.count)
+        return keys.flatMap { key in
             let standard = key.defaultText.isEmpty ? "" : " (default \(key.defaultText))"
-            return "  \(name)  \(key.help)\(standard)"
+            return WrappedText.lines(
+                key.help + standard,
+                width: WrappedText.width,
+                first: "  " + key.name + String(repeating: " ", count: width - key.name.count + 2),
+                rest: String(repeating: " ", count: width + 4)
+            )
         }.joined(separator: "\n")
     }
-}
-
-/// How many letters must be added, removed or replaced to make one text of the other (Levenshtein).
-func editDistance(_ a: String, _ b: String) -> Int {
-    let a = Array(a.utf8)
-    let b = Array(b.utf8)
-    var row = Array(0...b.count)
-    for i in a.indices {
-        var diagonal = row[0]
-        row[0] = i + 1
-        for j in b.indices {
-            let replaced = diagonal + (a[i] == b[j] ? 0 : 1)
-            diagonal = row[j + 1]
-            row[j + 1] = min(replaced, row[j] + 1, row[j + 1] + 1)
-        }
-    }
-    return row[b.count]
 }

@@ -66,16 +66,17 @@ struct CardTextTests {
             ["age": 10, "temp_c": 60, "busy_percent": 0], ["age": 5, "temp_c": 70, "busy_percent": 100],
         ]
         let evidence: JSON = ["kind": "health", "evidence": "NVML 15: GPU is lost", "since": 1_700_000_000]
-        let shown = CardText.details(
-            of: try card(2, ["history": history, "quarantine": evidence]),
-            facts: ["pci": "0000:03:00.0", "vram_total_bytes": .int(8_589_934_592), "runtimes": ["rocm", "opencl"]],
-            width: 80,
-            paint: plain
-        )
+        let facts: JSONObject = [
+            "pci": "0000:03:00.0", "vram_total_bytes": .int(8_589_934_592), "runtimes": ["rocm", "opencl"],
+            "core_clock_max_hz": 1_366_000_000, "temp_critical_c": 94, "pcie_width_max": 16, "pcie_speed_gts_max": 8,
+        ]
+        let shown = CardDetails(card: try card(2, ["history": history, "quarantine": evidence]), facts: facts)
+            .lines(width: 80, paint: plain)
         let text = shown.joined(separator: "\n")
         for part in [
-            "NVML 15: GPU is lost", "0000:03:00.0", "8.6 GB", "rocm opencl", "60 to 70 °C", "0 to 100 %",
-            "the last 10.0s",
+            "NVML 15: GPU is lost", "0000:03:00.0", "vram total      8.0 GiB", "rocm opencl", "60 to 70 °C",
+            "0 to 100 %", "the last 10.0s", "core clock max  1366 MHz", "temp critical   94 °C", "pcie width max  x16",
+            "pcie speed max  8 GT/s", "quarantine      health; NVML 15: GPU is lost; since 2023-11-14T22:13:20.000Z",
         ] {
             #expect(text.contains(part), "\(part)")
         }
@@ -83,7 +84,19 @@ struct CardTextTests {
     }
 
     @Test func withoutAMaestroTheFactsAreLeft() {
-        let shown = CardText.details(of: nil, facts: ["pci": "0000:03:00.0"], width: 80, paint: plain)
-        #expect(shown == ["pci           0000:03:00.0"])
+        let shown = CardDetails(card: nil, facts: ["pci": "0000:03:00.0"]).lines(width: 80, paint: plain)
+        #expect(shown == ["pci             0000:03:00.0"])
+    }
+
+    @Test func whatIsLongGoesOnBelow() throws {
+        let quarantine: JSON = [
+            "kind": "operator", "reason": .string(String(repeating: "word ", count: 30)), "evidence": "", "pause": 30,
+        ]
+        let shown = CardDetails(card: try card(2, ["quarantine": quarantine]), facts: nil)
+            .lines(width: 80, paint: plain)
+        #expect(shown.allSatisfy { $0.count <= 80 })
+        let text = shown.joined(separator: " ").split(separator: " ").joined(separator: " ")
+        #expect(text.contains("quarantine operator; word word"))
+        #expect(!text.contains("pause"), "nobody probes it")
     }
 }

@@ -35,14 +35,6 @@ struct FormattingTests {
         #expect(lines == ["CARD  BECAUSE", "7     hot: 81 °C, from 78", "      °C on it gets no job"])
     }
 
-    @Test(arguments: [
-        ("", 10, [""]), ("one two", 7, ["one two"]), ("one two", 6, ["one", "two"]),
-        ("abcdefgh ij", 3, ["abc", "def", "gh", "ij"]), ("a  b", 10, ["a b"]), ("ab", 0, ["a", "b"]),
-    ])
-    func textIsBrokenBetweenWords(_ text: String, _ width: Int, _ lines: [String]) {
-        #expect(Printable.wrapped(text, to: width) == lines)
-    }
-
     @Test func anIdIsNeverCut() {
         var table = Table(titles: "JOB", "RUNS")
         let id = String(repeating: "j", count: 128)
@@ -69,7 +61,10 @@ struct FormattingTests {
         #expect(Printable.bytes(bytes) == text)
     }
 
-    @Test(arguments: [(12.345, 1, "12.3"), (-0.04, 1, "0.0"), (-2.5, 1, "-2.5"), (7, 0, "7"), (0.05, 2, "0.05")])
+    @Test(arguments: [
+        (12.345, 1, "12.3"), (-0.04, 1, "0.0"), (-2.5, 1, "-2.5"), (7, 0, "7"), (0.05, 2, "0.05"), (1e300, 1, "1e+300"),
+        (.infinity, 0, "inf"), (.nan, 2, "nan"),
+    ])
     func numbersHaveFixedDigits(_ number: Double, _ digits: Int, _ text: String) {
         #expect(Printable.fixed(number, digits) == text)
     }

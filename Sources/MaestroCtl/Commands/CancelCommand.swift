@@ -39,12 +39,23 @@ struct CancelCommand: AsyncParsableCommand {
             if json {
                 Console.print(["task_id": .string(id.text), "state": .string(state.rawValue)])
             } else {
-                Console.print("\(id) \(Self.words(state))")
+                Console.print("\(id) \(try await isKnown(id, client) ? Self.words(state) : Self.unknown)")
             }
         }
         await client.close()
         if tooLate > 0 { throw quietExit(.failure) }
     }
+
+    /// Whether somebody had submitted the job before it was cancelled.
+    private func isKnown(_ id: JobID, _ client: PoolClient) async throws -> Bool {
+        do {
+            return try await client.records.read(id)?.record.submission.isEmpty != true
+        } catch {
+            throw PoolClient.failure(error, "the record of \(id)")
+        }
+    }
+
+    private static let unknown = "cancelled; nobody has submitted it so far: is the id right?"
 
     private static func words(_ state: JobState) -> String {
         switch state {

@@ -93,8 +93,8 @@ struct DoctorCommand: AsyncParsableCommand {
             done.append(Done(repair: repair, outcome: outcome))
             guard !json else { continue }
             let (word, colour, detail) = Self.words(outcome)
-            for line in Printable.wrapped(
-                repair.description + detail,
+            for line in WrappedText.lines(
+                Printable.line(repair.description + detail),
                 width: Console.width,
                 first: word + "  ",
                 rest: String(repeating: " ", count: word.count + 2)

@@ -30,7 +30,8 @@ struct FileSubmission {
 
     /// All tasks are checked before the first is sent, unless they come through a pipe, which cannot be read twice.
     func run() async throws {
-        if path != "-" {
+        let lines = try LineReader(path)
+        if LineReader.canBeReadTwice(path) {
             var source = IdentifierSource()
             for task in Tasks(lines: try LineReader(path), key: key, source: &source) { _ = try task.get() }
         }
@@ -42,7 +43,7 @@ struct FileSubmission {
         var refused: [Submission] = []
         let keeper = try await journal.keeper(for: client)
         let submitter = Submitter(client.jetStream, names: client.names)
-        let tasks = JournalledTasks(Tasks(lines: try LineReader(path), key: key, source: &source), keeper)
+        let tasks = JournalledTasks(Tasks(lines: lines, key: key, source: &source), keeper)
         var failure: FatalError?
         do {
             try await submitter.submit(tasks, until: .now + .seconds(60)) { submission, outcome in

@@ -44,7 +44,7 @@ struct LiveFollow {
         case .deadline:
             throw FatalError(.deadline, "\(job) has not ended yet; it runs on")
         case .complete:
-            guard !isUnknown, let last else { throw FatalError(.notFound, "there is no job \(job)") }
+            guard !isUnknown, let last else { throw PoolClient.noSuchJob(job) }
             return last
         }
     }

@@ -75,9 +75,8 @@ struct GpusListCommand: AsyncParsableCommand {
         let cards: [CardView]
         do {
             cards = try await client.api.cards()
-        } catch .noMaestro, .unanswered {
-            return try await showRegistrations(client)
         } catch {
+            if error.isSilence { return try await showRegistrations(client, error) }
             throw PoolClient.failure(error, "gpus")
         }
         if json { return Console.print(JSON.array(cards.map(Self.row))) }
@@ -85,7 +84,9 @@ struct GpusListCommand: AsyncParsableCommand {
         if isRedrawing { Console.write(Array("\u{1B}[H\u{1B}[J".utf8)) }
         if cards.isEmpty { return Console.say("No worker has been heard of yet.") }
         for line in CardText.table(cards).lines(width: Console.width, paint: Paint(.output)) { Console.print(line) }
-        for line in CardText.reasons(cards) { Console.print(line) }
+        for reason in CardText.reasons(cards) {
+            for line in WrappedText.lines(reason, width: Console.width, rest: "  ") { Console.print(line) }
+        }
     }
 
     /// What scripts rely on is there, known or not.
@@ -96,7 +97,7 @@ struct GpusListCommand: AsyncParsableCommand {
     }
 
     /// Without a maestro nobody knows how the cards are, only who registered for them.
-    private func showRegistrations(_ client: PoolClient) async throws {
+    private func showRegistrations(_ client: PoolClient, _ error: MaestroAPIError) async throws {
         var registrations: [WorkerRegistration] = []
         try await Replay.run(
             client,
@@ -111,7 +112,7 @@ struct GpusListCommand: AsyncParsableCommand {
                 Console.say("maestroctl: what stands at \(message.subject) is \(error)")
             }
         }
-        Console.say("No maestro leads this pool, so how the cards are is unknown. Registered are:")
+        Console.say("\(error.silence), so how the cards are is unknown. Registered are:")
         registrations.sort { $0.gpu < $1.gpu }
         if json {
             return Console.print(

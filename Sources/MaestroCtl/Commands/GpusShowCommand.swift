@@ -23,11 +23,9 @@ struct GpusShowCommand: AsyncParsableCommand {
         var card: CardView?
         do {
             card = try await client.api.card(gpu)
-        } catch .noMaestro {
-            guard facts != nil else { throw PoolClient.failure(MaestroAPIError.noMaestro, "card \(gpu)") }
-            Console.say("No maestro leads this pool: how the card is, is not known, only what its worker registered.")
         } catch {
-            throw PoolClient.failure(error, "card \(gpu)")
+            guard error.isSilence, facts != nil else { throw PoolClient.failure(error, "card \(gpu)") }
+            Console.say("\(error.silence): how the card is, is not known, only what its worker registered.")
         }
         await client.close()
         if json {
@@ -38,7 +36,7 @@ struct GpusShowCommand: AsyncParsableCommand {
         let title =
             "card \(gpu): \(Printable.line(facts?["card"]?.stringValue ?? card?.model ?? "a card without facts"))"
         Console.print(title)
-        for line in CardText.details(of: card, facts: facts, width: Console.width, paint: Paint(.output)) {
+        for line in CardDetails(card: card, facts: facts).lines(width: Console.width, paint: Paint(.output)) {
             Console.print(line)
         }
     }

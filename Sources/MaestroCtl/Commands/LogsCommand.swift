@@ -80,7 +80,7 @@ struct LogsCommand: AsyncParsableCommand {
             case .trouble(let text): Console.say("maestroctl: \(text)")
             }
         }
-        if isUnknown { throw FatalError(.notFound, "there is no job \(id)") }
+        if isUnknown { throw PoolClient.noSuchJob(id) }
         if case .interrupted = end { throw ArgumentParser.ExitCode(Interrupts.exitStatus) }
     }
 

@@ -71,6 +71,8 @@ struct ResultCommand: AsyncParsableCommand {
 enum JobResult {
     private enum Event: Sendable {
         case result([UInt8])
+        /// All that is there was read.
+        case end
         case failed(JetStreamError)
         case deadline
     }
@@ -81,6 +83,7 @@ enum JobResult {
     /// Reads the event of a job that has ended, waiting for it if the end was just now.
     static func read(of stored: StoredRecord, _ client: PoolClient) async throws -> JSON {
         let id = stored.record.id
+        let wasTold = try await wasTold(stored, client)
         let mailbox = Mailbox<Event>()
         var options = OrderedConsumer.Options()
         options.filterSubject = client.names.result(id)
@@ -92,7 +95,8 @@ enum JobResult {
             switch event {
             case .message(let message, _): mailbox.sendOutcome(.result(message.payload))
             case .failed(let error): mailbox.sendOutcome(.failed(error))
-            case .caughtUp, .recreated: break
+            case .caughtUp: mailbox.sendOutcome(.end)
+            case .recreated: break
             }
         }
         // Only how long to wait depends on the clocks, not what is true.
@@ -113,14 +117,35 @@ enum JobResult {
                         throw FatalError(.unavailable, "the result of \(id) is \(error)")
                     }
                 case .failed(let error): throw PoolClient.failure(error, "the result of \(id)")
-                case .deadline:
-                    throw FatalError(
-                        .notFound,
-                        "\(id) is \(stored.record.state.rawValue), but its result is no longer kept; "
-                            + "its last lines: maestroctl show \(id)"
-                    )
+                case .end: if wasTold { throw expired(stored.record) }
+                case .deadline: throw expired(stored.record)
                 }
             }
+        }
+    }
+
+    private static func expired(_ record: JobRecord) -> FatalError {
+        FatalError(
+            .notFound,
+            "\(record.id) is \(record.state.rawValue), but its result is no longer kept; "
+                + "its last lines: maestroctl show \(record.id)"
+        )
+    }
+
+    /// Whether the leaders have made sure of the event, so that it is not to be waited for where it is not found.
+    private static func wasTold(_ stored: StoredRecord, _ client: PoolClient) async throws -> Bool {
+        do {
+            let place = try await client.jetStream.lastMessage(
+                stream: client.names.controlStream,
+                subject: client.names.resultsPlace
+            )
+            guard let place else { return false }
+            return try ResultsPlace(parsing: place.payload).through >= stored.sequence
+        } catch let error as MalformedMessage {
+            Console.say("maestroctl: what stands at \(client.names.resultsPlace) is \(error)")
+            return false
+        } catch {
+            throw PoolClient.failure(error, "the place of the results")
         }
     }
 }

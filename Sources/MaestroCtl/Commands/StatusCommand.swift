@@ -18,13 +18,13 @@ struct StatusCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try await pool.connect()
-        let status: MaestroAPI.Status?
+        var status: MaestroAPI.Status?
+        var silence = ""
         do {
             status = try await client.api.status()
-        } catch .noMaestro, .unanswered {
-            status = nil
         } catch {
-            throw PoolClient.failure(error, "status")
+            guard error.isSilence else { throw PoolClient.failure(error, "status") }
+            silence = error.silence
         }
         let server = client.connection.serverInfo?.url ?? ""
         await client.close()
@@ -33,18 +33,18 @@ struct StatusCommand: AsyncParsableCommand {
             object["ok"] = .bool(status != nil)
             Console.print(.object(object))
         } else {
-            show(status, server: server)
+            show(status, server: server, silence: silence)
         }
         guard status != nil else { throw quietExit(.unavailable) }
     }
 
-    private func show(_ status: MaestroAPI.Status?, server: String) {
+    private func show(_ status: MaestroAPI.Status?, server: String, silence: String) {
         let paint = Paint(.output)
         func line(_ label: String, _ text: String) {
             Console.print(paint(label, .grey) + String(repeating: " ", count: 10 - label.count) + text)
         }
         line("server", Secrets.masked(server))
-        guard let status else { return line("maestro", paint("none leads: jobs wait until one does", .red)) }
+        guard let status else { return line("maestro", paint("\(silence): jobs wait until one does", .red)) }
         line(
             "maestro",
             paint("leads", .green) + " on \(status.host), process \(status.processID), version \(status.version)"

@@ -17,8 +17,7 @@ struct WatchCommand: AsyncParsableCommand {
               maestroctl watch
               maestroctl watch 01jd2v8k5m
               maestroctl watch --states-only 01jd2v8k5m
-            """,
-        aliases: ["tail-state"]
+            """
     )
 
     @OptionGroup var pool: PoolOptions
@@ -107,6 +106,29 @@ struct WatchCommand: AsyncParsableCommand {
                 }
             }
         }
+    }
+}
+
+/// An older name for `watch --states-only`.
+struct TailStateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "tail-state",
+        abstract: "Shows the states of one job as they come; the same as watch --states-only.",
+        discussion: "Example:\n  maestroctl tail-state 01jd2v8k5m"
+    )
+
+    @OptionGroup var pool: PoolOptions
+    @Argument(help: ArgumentHelp("The job.", valueName: "ID"))
+    var id: JobID
+    @Flag(help: "Print JSON, one line for each revision.")
+    var json = false
+
+    func run() async throws {
+        let client = try await pool.connect()
+        try await client.requirePool()
+        let stored = try await LiveFollow(client: client, job: id, showsOutput: false, isJSON: json).run()
+        await client.close()
+        if stored.record.state != .done { throw quietExit(.failure) }
     }
 }
 

@@ -22,9 +22,8 @@ struct WhyCommand: AsyncParsableCommand {
         let answer: JSON
         do {
             answer = try await client.api.why(id)
-        } catch .noMaestro, .unanswered {
-            return try await explainWithoutMaestro(client)
         } catch {
+            if error.isSilence { return try await explain(client, without: error) }
             throw PoolClient.failure(error, "why \(id)")
         }
         await client.close()
@@ -33,12 +32,12 @@ struct WhyCommand: AsyncParsableCommand {
     }
 
     /// The record tells something even when nobody leads.
-    private func explainWithoutMaestro(_ client: PoolClient) async throws {
+    private func explain(_ client: PoolClient, without silence: MaestroAPIError) async throws {
         let record = try await client.record(id).record
         await client.close()
-        guard !json else { throw FatalError(.unavailable, MaestroAPIError.noMaestro.description) }
+        guard !json else { throw FatalError(.unavailable, silence.description) }
         Console.print("\(id) \(JobText.story(of: record))")
-        if !record.state.isTerminal { Console.print("No maestro leads this pool: nothing is placed until one does.") }
+        if !record.state.isTerminal { Console.print("\(silence.silence): nothing is placed until one does.") }
     }
 
     private func show(_ answer: JSON) {
@@ -46,7 +45,7 @@ struct WhyCommand: AsyncParsableCommand {
         if let gpu = answer["gpu"].flatMap({ GPUID($0) }) { line += " on card \(gpu)" }
         if let reason = answer["reason"]?.stringValue, !reason.isEmpty { line += ": \(Printable.line(reason))" }
         if let due = answer["due_in"]?.doubleValue { line += " (again in \(Printable.duration(due)))" }
-        Console.print(line)
+        for line in WrappedText.lines(line, width: Console.width, rest: "  ") { Console.print(line) }
         let cards = answer["cards"]?.arrayValue ?? []
         guard !cards.isEmpty else { return }
         var table = Table(titles: "CARD", ">SCORE", "TAKES IT", "BECAUSE")

@@ -9,6 +9,8 @@ enum ConsumerExam {
         var consumers: [ConsumerInfo] = []
         /// The same consumers a moment later, by stream and name.
         var later: [String: ConsumerInfo] = [:]
+        /// The last sequence of each stream, asked for after its consumers: what they were given meanwhile is before it.
+        var ends: [String: UInt64] = [:]
         /// How long the first submission has waited that was delivered and not settled, in seconds.
         var oldestSubmission: Double?
     }
@@ -18,6 +20,7 @@ enum ConsumerExam {
         var facts = Facts()
         for stream in [names.workQueueStream, names.runStream] where pool.streams[stream] != nil {
             facts.consumers += try await client.jetStream.consumers(stream: stream)
+            facts.ends[stream] = try await client.jetStream.streamInfo(stream).lastSequence
         }
         let suspects = facts.consumers.filter(mayBeStuck)
         if !suspects.isEmpty {
@@ -55,7 +58,7 @@ enum ConsumerExam {
                 continue
             }
             findings += judgeConfiguration(consumer, subject)
-            findings += judgePlace(consumer, pool)
+            findings += judgePlace(consumer, end: facts.ends[consumer.stream])
         }
         for (name, subject) in owned.sorted(by: { $0.key < $1.key })
         where !facts.consumers.contains(where: { $0.name == name }) {
@@ -100,10 +103,8 @@ enum ConsumerExam {
         ]
     }
 
-    private static func judgePlace(_ consumer: ConsumerInfo, _ pool: PoolFacts) -> [Finding] {
-        guard let stream = pool.streams[consumer.stream], consumer.deliveredStreamSequence > stream.lastSequence else {
-            return []
-        }
+    private static func judgePlace(_ consumer: ConsumerInfo, end: UInt64?) -> [Finding] {
+        guard let end, consumer.deliveredStreamSequence > end else { return [] }
         return [
             Finding(
                 .consumers,
@@ -111,7 +112,7 @@ enum ConsumerExam {
                 "consumer_ahead",
                 "\(consumer.name) of \(consumer.stream) stands behind the end of its stream and gets nothing",
                 evidence: "it was given sequence \(consumer.deliveredStreamSequence), the stream ends at "
-                    + "\(stream.lastSequence): the stream was put back to an older state",
+                    + "\(end): the stream was put back to an older state",
                 advice: "remove it: whoever owns it makes it anew at once; then maestroctl reconcile",
                 repair: .remakeConsumer(stream: consumer.stream, name: consumer.name)
             )

@@ -59,10 +59,10 @@ struct Diagnosis: Sendable, Equatable {
             case .note: ("note", .blue)
             }
         let title = "\(finding.area.rawValue): \(finding.what)"
-        var lines = Printable.wrapped(title, width: width, first: word + "  ", rest: "    ")
+        var lines = WrappedText.lines(Printable.line(title), width: width, first: word + "  ", rest: "    ")
         lines[0] = paint(word, colour) + lines[0].dropFirst(word.count)
         for (label, text) in [("    seen  ", finding.evidence), ("    do    ", finding.advice)] where !text.isEmpty {
-            lines += Printable.wrapped(text, width: width, first: label, rest: "          ")
+            lines += WrappedText.lines(Printable.line(text), width: width, first: label, rest: "          ")
         }
         if finding.repair != nil { lines.append("          --repair puts it right") }
         return lines
@@ -89,36 +89,5 @@ struct Diagnosis: Sendable, Equatable {
                 }
             ),
         ]
-    }
-}
-
-extension Printable {
-    /// Text in lines of at most `width`, broken between words; a word that is longer than a line is cut.
-    /// - Parameters:
-    ///   - first: what the first line begins with.
-    ///   - rest: what the others begin with.
-    static func wrapped(_ text: String, width: Int, first: String, rest: String) -> [String] {
-        var lines: [String] = []
-        var current = first
-        var isFresh = true
-        func flush() {
-            lines.append(current)
-            current = rest
-            isFresh = true
-        }
-        for word in line(text).split(separator: " ") {
-            if !isFresh, current.count + 1 + word.count > width { flush() }
-            current += (isFresh ? "" : " ") + word
-            isFresh = false
-            while current.count > width, width > rest.count {
-                let tail = current.dropFirst(width)
-                current = String(current.prefix(width))
-                flush()
-                current += tail
-                isFresh = false
-            }
-        }
-        if !isFresh || lines.isEmpty { lines.append(current) }
-        return lines
     }
 }

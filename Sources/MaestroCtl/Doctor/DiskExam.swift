@@ -21,10 +21,16 @@ enum DiskExam {
             self.init(
                 purpose: purpose,
                 path: path,
-                free: UInt64(facts.f_bavail) * UInt64(facts.f_frsize),
-                total: UInt64(facts.f_blocks) * UInt64(facts.f_frsize),
+                free: Self.bytes(UInt64(facts.f_bavail), of: UInt64(facts.f_frsize)),
+                total: Self.bytes(UInt64(facts.f_blocks), of: UInt64(facts.f_frsize)),
                 isReadOnly: facts.f_flag & UInt(ST_RDONLY) != 0
             )
+        }
+
+        /// Some file systems call themselves larger than a number holds.
+        private static func bytes(_ blocks: UInt64, of size: UInt64) -> UInt64 {
+            let (bytes, isTooLarge) = blocks.multipliedReportingOverflow(by: size)
+            return isTooLarge ? .max : bytes
         }
 
         init(purpose: String, path: String, free: UInt64, total: UInt64, isReadOnly: Bool) {
@@ -118,7 +124,7 @@ enum DiskExam {
         let used = pool.streams.values.reduce(0) { $0 + $1.bytes }
         var bounds: [(UInt64, String)] = []
         if let store = facts.store {
-            bounds.append((store.free + used, "the disk has \(Printable.bytes(store.free)) free"))
+            bounds.append((max(store.free, store.free &+ used), "the disk has \(Printable.bytes(store.free)) free"))
         }
         if let most = pool.monitor?.maxStorage, most > 0 {
             bounds.append((most, "the server's max_file_store is \(Printable.bytes(most))"))

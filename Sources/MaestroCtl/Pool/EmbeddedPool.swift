@@ -117,29 +117,29 @@ struct EmbeddedPool: Sendable {
     }
 
     private func announce() {
-        let isStandard = address == .local
-        let option = isStandard ? "" : " --server \(address)"
         Console.print("NATS_URL=\(address)")
-        Console.say(
-            """
-            The pool is up: \(Printable.count(workers.count, "worker")), and everything is kept in \(directory.path)
-              settings  \(directory.maestroConfiguration)
-              logs      \(directory.logs)
-            Type in another terminal:
-              maestroctl submit --wait\(option) --shell 'echo hello from card $GPU_ID'
-              maestroctl list\(option)
-            Ctrl-C ends the pool; its jobs stay and go on at the next up.
-            """
-        )
+        var lines = [
+            "The pool is up, with \(Printable.count(workers.count, "worker")).",
+            "  data      \(directory.path)",
+            "  settings  \(directory.maestroConfiguration)",
+            "  logs      \(directory.logs)",
+        ]
         if isFake {
-            Console.say(
-                """
-                The cards of this pool are NOT REAL: their names and readings are made up, nothing computes on them, and
-                jobs run on this machine's processor. To watch them:
-                  maestroctl gpus --watch\(option)
-                """
+            lines += WrappedText.lines(
+                "The cards of this pool are NOT REAL: their names and readings are made up, nothing computes on them, "
+                    + "and jobs run on this machine's processor.",
+                width: WrappedText.width
             )
         }
+        lines.append("Type in another terminal:")
+        if address != .local { lines.append("  export NATS_URL=\(address)") }
+        lines += [
+            "  maestroctl submit --wait --shell 'echo hello from card $GPU_ID'",
+            "  maestroctl list",
+            "  maestroctl gpus --watch",
+            "Ctrl-C ends the pool; its jobs stay and go on at the next up.",
+        ]
+        Console.say(lines.joined(separator: "\n"))
     }
 
     private func runCommand(_ command: [String]) async throws -> Int32 {
