@@ -479,7 +479,8 @@ class Pool:
         def probe() -> tuple[int, dict] | None:
             return self.bus.last("ORG_EVENTS", f"gpu.task.result.{task_id}")
 
-        return self.events.wait_until(probe, deadline, f"the result of {task_id}")[1]
+        return self.events.wait_until(
+            probe, deadline, lambda: f"the result of {task_id}; its record: {self.record(task_id)}")[1]
 
     def run(self, deadline: float = DEADLINE, **task: Any) -> dict:
         """Submits and answers the result."""
