@@ -17,6 +17,7 @@ export BIN_DIR
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+BENCH_PYTHON := Benchmarks/.venv/bin/python
 SWIFT_TEST_FLAGS ?=
 CHAOS_FLAGS ?=
 BENCH_FLAGS ?=
@@ -72,8 +73,13 @@ test-system: build venv deps-container ## the packages in a freshly booted syste
 	scripts/timed "system container" scripts/test-system
 
 .PHONY: bench
-bench: build deps-bench venv ## our figures beside what the machine could do at most; BENCH_FLAGS="--jobs N"
-	$(PYTHON) Benchmarks/bench.py $(BENCH_FLAGS)
+bench: build deps-bench bench-venv ## our figures beside its peers' and the machine's limits; BENCH_FLAGS="--quick"
+	$(BENCH_PYTHON) Benchmarks/bench.py $(BENCH_FLAGS)
+
+.PHONY: bench-check
+bench-check: build deps-bench bench-venv ## a quick bench, and what moved since Benchmarks/baseline.json
+	$(BENCH_PYTHON) Benchmarks/bench.py --quick --out .build/bench-check $(BENCH_FLAGS)
+	$(BENCH_PYTHON) Benchmarks/check.py .build/bench-check/bench.json
 
 .PHONY: example
 example: build deps-example ## the back-test sweep of examples/backtest-sweep
@@ -110,13 +116,17 @@ venv:
 	@scripts/install-deps test >&2
 	@scripts/make-venv $(VENV) Tests/System/requirements.txt >&2
 
+.PHONY: bench-venv
+bench-venv:
+	@scripts/make-venv Benchmarks/.venv Benchmarks/requirements.txt >&2
+
 .PHONY: deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example deps-example-opencl
 deps-build deps-test deps-deploy deps-container deps-lint deps-bench deps-example deps-example-opencl:
 	@scripts/install-deps $(@:deps-%=%)
 
 .PHONY: clean
 clean: ## removes everything that was built here
-	rm -rf .build $(VENV)
+	rm -rf .build $(VENV) Benchmarks/.venv
 
 .PHONY: help
 help: ## this list

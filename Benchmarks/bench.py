@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
-"""Measures the pool against what the machine could do at most: one table, and the raw figures as JSON.
+"""Measures the pool beside its peers and beside what the machine could do at most: one table, raw figures, a picture.
 
-    bench.py [--jobs 2000] [--latency-jobs 300] [--idle 10] [--out FILE]
+    bench.py [--quick] [--rounds 5] [--jobs 2000] [--latency-jobs 300] [--peers celery,rq,...] [--out DIRECTORY]
 
-* the limit: a small C program that spawns /bin/true and reads its output, nothing else, one at a time and two at once;
-* throughput: all jobs submitted at once, from the first submission to the last result;
-* latency: one job at a time, from before its submission until its result event has come;
-* each process: resident memory after the work, and the processor time it takes while nothing happens.
+--quick takes two rounds of few jobs against Celery and nats-py alone: for a busy machine, and for a first look.
+
+Everything in one run, in rounds: each round measures the limits, Maestro and each peer once, one after the other, each
+with nothing else running. What is compared are the ratios within a round; the table shows their median and range.
+
+* limits: C programs that spawn /bin/true, and that publish into a stream of this nats-server;
+* throughput: all jobs submitted at once, from the first submission to the last result, a real /bin/true for each;
+* latency: one job at a time on an idle system, from before its submission until its result is there;
+* maestroctl: submission of a file, `show` and `list`, start included;
+* each process: memory after the work, and processor time while nothing happens.
 """
 
 import argparse
@@ -17,181 +23,135 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
+from client import Client
+from limits import Limits
+from measure import spread
+from ours import BIN_DIR, Maestro
+from peers import PEERS, Unavailable
+from picture import draw
+from report import table
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "Tests/System"))
-from harness import BIN_DIR, NATS_SERVER, Bus, Daemon, DeadlinePassed, Pool  # noqa: E402  (found by the line above)
-
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+NATS_SERVER = os.environ.get("NATS_SERVER", "nats-server")
 
 
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two rounds of few jobs, Celery and nats-py alone")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2000, help="jobs of a round's throughput; slow peers get a tenth")
+    parser.add_argument("--latency-jobs", type=int, default=300)
+    parser.add_argument("--idle", type=float, default=20, help="seconds of quiet over which idle CPU is measured")
+    parser.add_argument("--waiting", type=int, default=10000, help="waiting jobs for the measurements of maestroctl")
+    parser.add_argument("--file-jobs", type=int, default=50000, help="jobs of a file that maestroctl submits")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which peers, between commas; may be empty")
+    parser.add_argument("--out", type=Path, default=HERE.parent / ".build/bench", help="directory of the figures")
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(rounds=2, jobs=600, latency_jobs=60, idle=6, waiting=2000, file_jobs=20000,
+                            peers="celery,nats-py")
+    return parser.parse_args()
 
 
-def spawn_limit(directory: Path, count: int) -> dict:
-    """What bare posix_spawn reaches: alone, and with as many side by side as there are processors."""
-    program = directory / "spawn"
-    subprocess.run(["cc", "-O2", "-o", program, HERE / "spawn.c"], check=True)
-
-    def once(_: int = 0) -> dict:
-        return json.loads(subprocess.run([program, str(count)], check=True, capture_output=True, text=True).stdout)
-
-    alone = once()
-    processors = os.cpu_count() or 1
-    with ThreadPoolExecutor(processors) as pool:
-        together = list(pool.map(once, range(processors)))
-    return alone | {"side_by_side": processors, "side_by_side_per_second": sum(one["per_second"] for one in together)}
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def throughput(server: str, count: int, round_name: str) -> dict:
-    """Submits everything at once and waits for the last result."""
-    with closing(Bus(server)) as bus:
-        return throughput_through(bus, count, round_name)
+def measure_limits(limits: Limits, directory: Path, jobs: int) -> dict:
+    from harness import Server
 
-
-def throughput_through(bus: Bus, count: int, round_name: str) -> dict:
-    results = bus.subscribe("gpu.task.result.*")
-    tasks = [{"task_id": f"{round_name}-{number:06}", "cmd": ["/bin/true"], "max_retries": 0} for number in range(count)]
-    began = time.monotonic()
-    for start in range(0, count, 500):
-        batch = tasks[start : start + 500]
-        bus.store_all("gpu.task.enqueue", batch, [f"sub:{task['task_id']}" for task in batch])
-    submitted = time.monotonic() - began
+    server = Server(directory / "limit")
+    server.start()
     try:
-        results.wait_for_count(count, 120)
-    except DeadlinePassed as error:
-        states = Counter(message.json["state"] for message in bus.every("ORG_JOBS", "gpu.task.state.*"))
-        raise SystemExit(f"bench: {error}; records: {dict(states)}, waiting in ORG_WQ: {bus.count('ORG_WQ')}, "
-                         f"in ORG_RUN: {bus.count('ORG_RUN')}, "
-                         f"results: {len(bus.every('ORG_EVENTS', 'gpu.task.result.*'))}") from error
-    elapsed = time.monotonic() - began
-    wrong = [message.subject for message in results.all() if not message.json["ok"]]
-    if wrong:
-        raise SystemExit(f"bench: {len(wrong)} jobs failed, such as {wrong[0]}")
-    return {"jobs": count, "per_second": count / elapsed, "submitted_per_second": count / submitted}
-
-
-def latency(server: str, count: int, round_name: str) -> dict:
-    """One job at a time: from before its submission until its result is here."""
-    seconds = []
-    with closing(Bus(server)) as bus:
-        results = bus.subscribe("gpu.task.result.*")
-        for number in range(count):
-            began = time.monotonic()
-            bus.submit(task_id=f"{round_name}-{number:06}", cmd=["/bin/true"], max_retries=0)
-            results.wait_for_count(number + 1)
-            seconds.append(time.monotonic() - began)
-    return {"jobs": count, "p50_ms": 1e3 * percentile(seconds, 0.5), "p99_ms": 1e3 * percentile(seconds, 0.99),
-            "all_ms": [round(1e3 * value, 3) for value in seconds]}
-
-
-def processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
-
-
-def resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
-
-
-def footprint(daemons: dict[str, Daemon], idle: float) -> dict:
-    """Resident memory, and the share of one processor over a quiet time (the one wait here that is a measurement)."""
-    before = {name: processor_seconds(daemon.pid) for name, daemon in daemons.items()}
-    time.sleep(idle)
-    return {
-        name: {"resident_mb": resident_mb(daemon.pid),
-               "idle_cpu_percent": 100 * (processor_seconds(daemon.pid) - before[name]) / idle}
-        for name, daemon in daemons.items()
-    }
-
-
-def table(figures: dict) -> str:
-    limit, ours, delay = figures["spawn_limit"], figures["throughput"], figures["latency"]
-
-    def row(name: str, bare: str, through: str, ratio: str = "") -> str:
-        return f"{name:34}{bare:>14}{through:>16}{ratio:>12}"
-
-    lines = [
-        row("/bin/true", "posix_spawn", "through Maestro", "ratio"),
-        "-" * 76,
-        row("jobs/s, one at a time", f"{limit['per_second']:.0f}", f"{ours['one_slot']['per_second']:.0f}",
-            f"{ours['one_slot']['per_second'] / limit['per_second']:.2f}"),
-        row(f"jobs/s, {limit['side_by_side']} at a time", f"{limit['side_by_side_per_second']:.0f}",
-            f"{ours['many_slots']['per_second']:.0f}",
-            f"{ours['many_slots']['per_second'] / limit['side_by_side_per_second']:.2f}"),
-        row("latency p50, ms", f"{limit['p50_ms']:.2f}", f"{delay['p50_ms']:.2f}", f"{delay['p50_ms'] / limit['p50_ms']:.1f}"),
-        row("latency p99, ms", f"{limit['p99_ms']:.2f}", f"{delay['p99_ms']:.2f}", f"{delay['p99_ms'] / limit['p99_ms']:.1f}"),
-        "",
-        row("process", "resident MB", "idle CPU %"),
-        "-" * 76,
-    ]
-    lines += [row(name, f"{one['resident_mb']:.1f}", f"{one['idle_cpu_percent']:.2f}")
-              for name, one in figures["processes"].items()]
-    return "\n".join(lines)
-
-
-def with_pool(directory: Path, slots: int, measure: Callable[[Pool], dict]) -> dict:
-    directory.mkdir()
-    pool = Pool(directory, HEARTBEAT_SEC=5, METRICS_SEC=5, HEARTBEAT_TTL_SEC=15)
-    try:
-        pool.start_maestro()
-        pool.start_worker(0, SLOTS=slots)
-        # The pool's own client listens to every message, and Python is slow: each measurement has its own.
-        pool.bus.close()
-        return measure(pool)
+        return {"spawn": limits.spawn(jobs), "jetstream": limits.jetstream(server.url, jobs * 20)}
     finally:
-        pool.close()
+        server.stop()
+
+
+def measure_ours(limits: Limits, directory: Path, chosen: argparse.Namespace, is_last: bool) -> dict:
+    ours = Maestro(directory, limits)
+    try:
+        ours.throughput(max(100, chosen.jobs // 10))
+        figures = {"latency": ours.latency(chosen.latency_jobs), "throughput": ours.throughput(chosen.jobs),
+                   "start_to_ready_ms": ours.start_to_ready(9)}
+        if is_last:
+            figures["footprint"] = ours.footprint(chosen.idle)
+        return figures
+    finally:
+        ours.close()
+
+
+def measure_fleet(limits: Limits, directory: Path, chosen: argparse.Namespace) -> dict:
+    """Twelve workers on one host, as on a rig of twelve cards."""
+    ours = Maestro(directory, limits, workers=12, slots=1)
+    try:
+        ours.throughput(120)
+        return ours.footprint(chosen.idle)
+    finally:
+        ours.close()
+
+
+def measure_peer(name: str, directory: Path, chosen: argparse.Namespace) -> dict:
+    kind, divisor = PEERS[name]
+    peer = kind(directory)
+    try:
+        peer.throughput(max(20, chosen.jobs // divisor // 10))
+        return {"latency": peer.latency(max(10, chosen.latency_jobs // divisor)),
+                "throughput": peer.throughput(max(50, chosen.jobs // divisor)), "resident_mb": peer.footprint()}
+    finally:
+        peer.close()
+
+
+def measure(chosen: argparse.Namespace, directory: Path) -> dict:
+    limits = Limits(directory)
+    rounds: list[dict] = []
+    unavailable: dict[str, str] = {}
+    names = [name for name in chosen.peers.split(",") if name]
+    for number in range(chosen.rounds):
+        place = directory / f"round{number}"
+        place.mkdir()
+        say(f"round {number + 1} of {chosen.rounds}: limits")
+        one = {"load_before": os.getloadavg()[0], "limits": measure_limits(limits, place, chosen.jobs), "peers": {}}
+        say(f"round {number + 1}: maestro")
+        one["ours"] = measure_ours(limits, place / "ours", chosen, number == chosen.rounds - 1)
+        for name in names:
+            if name in unavailable:
+                continue
+            say(f"round {number + 1}: {name}")
+            try:
+                one["peers"][name] = measure_peer(name, place / name, chosen)
+            except Unavailable as error:
+                unavailable[name] = str(error)
+                say(f"{name} is left out: {error}")
+        rounds.append(one)
+    say("maestroctl")
+    client = Client(directory / "client", limits)
+    try:
+        commands = client.measure(chosen.waiting, chosen.file_jobs, chosen.rounds)
+    finally:
+        client.close()
+    say("twelve workers")
+    fleet = measure_fleet(limits, directory / "fleet", chosen)
+    return {"rounds": rounds, "unavailable": unavailable, "maestroctl": commands, "fleet": fleet}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--latency-jobs", type=int, default=300)
-    parser.add_argument("--idle", type=float, default=10, help="seconds of quiet over which idle CPU is measured")
-    parser.add_argument("--out", type=Path, default=HERE.parent / ".build/bench.json")
-    options = parser.parse_args()
-    processors = os.cpu_count() or 1
-
-    with tempfile.TemporaryDirectory(prefix="maestro-bench.") as name:
-        directory = Path(name)
-
-        def one_slot(pool: Pool) -> dict:
-            throughput(pool.server.url, 200, "warm-up")
-            figures = {"latency": latency(pool.server.url, options.latency_jobs, "latency"),
-                       "one_slot": throughput(pool.server.url, options.jobs, "throughput")}
-            daemons = {"maestro": pool.maestros[0], "gpu-worker": pool.workers["0"]}
-            if pool.server.daemon:
-                daemons["nats-server"] = pool.server.daemon
-            return figures | {"processes": footprint(daemons, options.idle)}
-
-        def many_slots(pool: Pool) -> dict:
-            throughput(pool.server.url, 200, "warm-up")
-            return throughput(pool.server.url, options.jobs, "throughput")
-
-        limit = spawn_limit(directory, options.jobs)
-        first = with_pool(directory / "one", 1, one_slot)
-        second = with_pool(directory / "many", processors, many_slots)
-
+    chosen = options()
     server = subprocess.run([NATS_SERVER, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    figures = {
-        "machine": {"processors": processors, "system": platform.platform(), "server": server, "binaries": str(BIN_DIR)},
-        "spawn_limit": limit,
-        "throughput": {"one_slot": first["one_slot"], "many_slots": second},
-        "latency": first["latency"],
-        "processes": first["processes"],
+    began = time.time()
+    with tempfile.TemporaryDirectory(prefix="maestro-bench.") as name:
+        figures = measure(chosen, Path(name))
+    figures |= {
+        "machine": {"processors": os.cpu_count(), "system": platform.platform(), "server": server, "binaries": str(BIN_DIR),
+                    "load": spread([one["load_before"] for one in figures["rounds"]])},
+        "options": {key: str(value) for key, value in vars(chosen).items()}, "began": began, "seconds": time.time() - began,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    (chosen.out / "bench.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(table(figures))
-    print(f"\n{server}; raw figures: {options.out}")
+    draw(figures, chosen.out / "bench.png")
+    print(f"\n{server}; raw figures: {chosen.out / 'bench.json'}; picture: {chosen.out / 'bench.png'}")
     return 0
 
 

@@ -50,7 +50,15 @@ struct WorkerCommand: AsyncParsableCommand {
     @Flag(help: "Print the lines of a systemd unit that wall it to the card GPU_ID.")
     var printDevicePolicy = false
 
-    static func main() async { await runProgram() }
+    /// As a service it has no arguments; then nothing of the parser, nor of Foundation below it, is ever touched.
+    static func main() async {
+        guard CommandLine.argc == 1 else { return await runProgram() }
+        do throws(FatalError) {
+            try await serve(file: nil, overrides: [])
+        } catch {
+            error.exit(program: "gpu-worker")
+        }
+    }
 
     func run() async throws {
         if list {
@@ -58,7 +66,7 @@ struct WorkerCommand: AsyncParsableCommand {
         } else if printDevicePolicy {
             try await printPolicy()
         } else {
-            try await serve()
+            try await Self.serve(file: config, overrides: overrides)
         }
     }
 
@@ -74,7 +82,7 @@ struct WorkerCommand: AsyncParsableCommand {
     }
 
     private func printPolicy() async throws(FatalError) {
-        let settings = try loadedSettings()
+        let settings = try Self.loadedSettings(file: config, overrides: overrides)
         let inventory = await CardChoice.inventory(try CardChoice.rules(settings.settings))
         guard !inventory.cards.isEmpty else {
             return print(DevicePolicy.processorLines.joined(separator: "\n"))
@@ -86,16 +94,19 @@ struct WorkerCommand: AsyncParsableCommand {
         }
     }
 
-    private func loadedSettings() throws(FatalError) -> WorkerSettings {
+    private static func loadedSettings(
+        file: String?,
+        overrides: [Settings.Override]
+    ) throws(FatalError) -> WorkerSettings {
         do throws(SettingsError) {
-            return try WorkerSettings(file: config, overrides: overrides)
+            return try WorkerSettings(file: file, overrides: overrides)
         } catch {
             throw FatalError(error)
         }
     }
 
-    private func serve() async throws(FatalError) {
-        let settings = try loadedSettings()
+    private static func serve(file: String?, overrides: [Settings.Override]) async throws(FatalError) {
+        let settings = try loadedSettings(file: file, overrides: overrides)
         ServiceLog.bootstrap(level: settings.settings[CommonKeys.logLevel])
         let logger = Logger(label: "gpu-worker")
         for warning in settings.settings.warnings { logger.warning("\(warning)") }

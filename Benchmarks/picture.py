@@ -1,0 +1,51 @@
+"""The picture of a run: throughput and latency of all systems, each round a dot."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (after the choice of a backend without a screen)
+
+from summary import rate, spawn_limit  # noqa: E402
+
+OURS = "#1f6fb2"
+OTHERS = "#8a8a8a"
+
+
+def series(figures: dict) -> dict[str, list[dict]]:
+    rounds = figures["rounds"]
+    peers = sorted({name for one in rounds for name in one["peers"]})
+    return {"maestro": [one["ours"] for one in rounds]} | {
+        name: [one["peers"][name] for one in rounds if name in one["peers"]] for name in peers
+    }
+
+
+def dots(axis, names: list[str], values: list[list[float]], label: str) -> None:
+    for position, (name, row) in enumerate(zip(names, values, strict=True)):
+        colour = OURS if name == "maestro" else OTHERS
+        middle = sorted(row)[len(row) // 2]
+        axis.barh(position, middle, color=colour, alpha=0.35)
+        axis.plot(row, [position] * len(row), "o", color=colour, markersize=4)
+        axis.annotate(f" {middle:.3g}", (max(row), position), va="center", fontsize=9)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xscale("log")
+    axis.set_xlim(right=max(max(row) for row in values) * 3)
+    axis.set_xlabel(label)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def draw(figures: dict, path: Path) -> None:
+    systems = series(figures)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.5 * len(systems) + 2.2), constrained_layout=True)
+    names = ["posix_spawn (limit)", *systems]
+    dots(left, names, [[spawn_limit(one) for one in figures["rounds"]], *([rate(one) for one in ones]
+                                                                           for ones in systems.values())],
+         "jobs/s of /bin/true (log scale)")
+    dots(right, list(systems), [[one["latency"]["p50_ms"] for one in ones] for ones in systems.values()],
+         "p50 from submission to result, ms (log scale)")
+    figure.suptitle(f"{figures['machine']['processors']} processors, {figures['machine']['server']}; "
+                    f"bar: median of {len(figures['rounds'])} rounds, dot: a round", fontsize=10)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
