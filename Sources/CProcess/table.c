@@ -105,6 +105,12 @@ int cprocess_children(pid_t parent, pid_t *pids, int capacity) {
     return -1;
 }
 
+int cprocess_adopted(pid_t *pids, int capacity) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    return read_children(path, pids, capacity, 0);
+}
+
 pid_t cprocess_newest(void) {
     int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     if (fd < 0) return -1;

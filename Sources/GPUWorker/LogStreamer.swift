@@ -15,6 +15,8 @@ final class LogStreamer: Sendable {
         var standardError: LogChannel
         var isEnding = false
         var waiter: CheckedContinuation<Void, Never>?
+        /// Sends what is there; begun with the first output, since most jobs of a sweep write none.
+        var sending: Task<Void, Never>?
 
         subscript(stream: LogChunk.Stream) -> LogChannel {
             get { stream == .standardOutput ? standardOutput : standardError }
@@ -53,12 +55,16 @@ final class LogStreamer: Sendable {
     func append(_ stream: LogChunk.Stream, _ bytes: ArraySlice<UInt8>) {
         let waiter = state.withLock { state in
             state[stream].append(bytes)
+            if state.sending == nil { state.sending = Task { await run() } }
             return state.waiter.take()
         }
         waiter?.resume()
     }
 
-    /// No more output comes; ``run()`` sends the rest and returns.
+    /// Returns when everything is acknowledged, after ``end()``.
+    func finish() async { await state.withLock { $0.sending }?.value }
+
+    /// No more output comes; what waits is sent.
     func end() {
         let waiter = state.withLock { state in
             state.isEnding = true
@@ -68,7 +74,7 @@ final class LogStreamer: Sendable {
     }
 
     /// Sends until ``end()`` was called and everything is acknowledged, or the task is cancelled.
-    func run() async {
+    private func run() async {
         while !Task.isCancelled {
             let (next, isEnding) = state.withLock { state in (Self.next(&state), state.isEnding) }
             if let (stream, piece) = next {

@@ -14,7 +14,6 @@ final class TaskLauncher: Sendable {
     private struct Live {
         let job: JobID
         let streamer: LogStreamer
-        let sending: Task<Void, Never>
         var task: RunningTask?
         /// The mailbox was told of the start; the end is held back until then.
         var isStarted = false
@@ -27,6 +26,8 @@ final class TaskLauncher: Sendable {
         var journaled: Set<AttemptID> = []
         /// Until when attempts may run that are to be fenced, as last ordered.
         var fences: [AttemptID: WatchdogOrder] = [:]
+        /// Those among them whose report was written and not synced.
+        var unsynced: Set<AttemptID> = []
     }
 
     private let context: WorkerContext
@@ -100,9 +101,8 @@ final class TaskLauncher: Sendable {
             now: { [clock = context.clock] in clock.now() },
             logger: context.logger
         )
-        let sending = Task { await streamer.run() }
         state.withLock { state in
-            state.live[attempt] = Live(job: record.id, streamer: streamer, sending: sending)
+            state.live[attempt] = Live(job: record.id, streamer: streamer)
             state.journaled.insert(attempt)
         }
         await work.run { [self] in
@@ -257,21 +257,32 @@ final class TaskLauncher: Sendable {
 
     // MARK: after
 
-    /// Brings the report to the disk and waits until the output has been sent. A report that cannot be written is
-    /// told; the attempt is reported all the same, as long as this life lasts.
+    /// Writes the report and waits until the output has been sent. A report that cannot be written is told; the attempt
+    /// is reported all the same, as long as this life lasts.
+    ///
+    /// The report is synced only while the bus is away, or when its attempt is still open after a while
+    /// (``synchronizeReports()``): nearly always the record has the end a millisecond later, and until then a power
+    /// cut costs what it would have cost a moment before, one more attempt.
     func report(_ report: AttemptReport) async {
         // At once, not after the output: the bus may be away for long.
         async let stored: Void = store(report)
-        await state.withLock { $0.live[report.attempt]?.sending }?.value
+        await state.withLock { $0.live[report.attempt]?.streamer }?.finish()
         await stored
         mailbox.sendOutcome(.reported(report.attempt))
     }
 
     private func store(_ report: AttemptReport) async {
-        guard state.withLock({ $0.journaled.contains(report.attempt) }) else { return }
+        let isAway = !context.connection.isConnected
+        let isJournaled = state.withLock { state in
+            guard state.journaled.contains(report.attempt) else { return false }
+            if !isAway { state.unsynced.insert(report.attempt) }
+            return true
+        }
+        guard isJournaled else { return }
         let problem = await work.run { [journal] () -> TaskRunnerError? in
             do throws(TaskRunnerError) {
                 try journal.report(report.journalDocument(), attemptID: report.attempt.text)
+                if isAway { try journal.synchronize(attemptID: report.attempt.text) }
                 return nil
             } catch {
                 return error
@@ -280,10 +291,31 @@ final class TaskLauncher: Sendable {
         if let problem { context.notice("the report of job \(report.job) is not on the disk: \(problem)") }
     }
 
+    /// Syncs the reports whose attempts are still open. To be called now and then, and when the bus has gone away.
+    func synchronizeReports() async {
+        let attempts = state.withLock { state in
+            defer { state.unsynced = [] }
+            return state.unsynced
+        }
+        guard !attempts.isEmpty else { return }
+        let problems = await work.run { [journal] () -> [TaskRunnerError] in
+            attempts.compactMap { attempt in
+                do throws(TaskRunnerError) {
+                    try journal.synchronize(attemptID: attempt.text)
+                    return nil
+                } catch {
+                    return error
+                }
+            }
+        }
+        for problem in problems { context.notice("a report is not on the disk: \(problem)") }
+    }
+
     /// The attempt needs nothing more: its journal entry and its directory may go when there are too many.
     func close(_ attempt: AttemptID) async {
         let (live, isJournaled) = state.withLock { state in
             state.fences[attempt] = nil
+            state.unsynced.remove(attempt)
             return (state.live.removeValue(forKey: attempt), state.journaled.remove(attempt) != nil)
         }
         let now = context.clock.now().seconds

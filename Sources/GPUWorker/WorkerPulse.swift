@@ -55,8 +55,15 @@ final class WorkerPulse: Sendable {
     func stopping() { notifier.stopping() }
 
     /// Beats and measures until its task is cancelled.
-    /// - Parameter ask: gives the shell something to handle, so that an idle one shows that it is not stuck.
-    func run(ask: @escaping @Sendable () -> Void, measure: @escaping @Sendable () async -> Void) async {
+    /// - Parameters:
+    ///   - ask: gives the shell something to handle, so that an idle one shows that it is not stuck.
+    ///   - measure: one sample of the card.
+    ///   - tidy: what else is done after each beat.
+    func run(
+        ask: @escaping @Sendable () -> Void,
+        measure: @escaping @Sendable () async -> Void,
+        tidy: @escaping @Sendable () async -> Void
+    ) async {
         let settings = context.settings.settings
         await withDiscardingTaskGroup { group in
             group.addTask { [self] in
@@ -64,6 +71,7 @@ final class WorkerPulse: Sendable {
                     beat()
                     ask()
                     runner.reapOrphans()
+                    await tidy()
                 }
             }
             group.addTask {

@@ -98,6 +98,8 @@ struct WorkerShell: Sendable {
                 mailbox.sendOutcome(.timerFired)
             } measure: { [keeper] in
                 await keeper.look()
+            } tidy: { [launcher] in
+                await launcher.synchronizeReports()
             }
         }
         context.logger.notice("ready", metadata: ["gpu": "\(context.gpu)", "incarnation": "\(context.incarnation)"])

@@ -11,6 +11,16 @@ package final class AttemptJournal: Sendable {
     package let root: String
     private let limits: PruneLimits
     private let ledger = Mutex(PruneLedger())
+    /// The directories of the attempts that were begun and not closed.
+    private let begun = Mutex<[String: Begun]>([:])
+
+    /// The directory of an attempt, open from its begin to its close, with the bytes that were written into it.
+    private final class Begun: Sendable {
+        let directory: Directory
+        let bytes = Mutex<UInt64>(0)
+
+        init(_ directory: consuming Directory) { self.directory = directory }
+    }
 
     private enum File {
         static let attempt = "attempt.json"
@@ -18,6 +28,8 @@ package final class AttemptJournal: Sendable {
         static let report = "report.json"
         /// A report that has reached everybody it is for.
         static let reported = "reported.json"
+        static let outputs = ["stdout", "stderr"]
+        static let all = [attempt, process, report, reported] + outputs
     }
 
     /// Longest document that is read back, in bytes: a report with two escaped outputs and a record fits.
@@ -53,7 +65,13 @@ package final class AttemptJournal: Sendable {
     ///
     /// Throws `file`.
     package func begin(attemptID: String, document: [UInt8]) throws(TaskRunnerError) -> TaskSpec.LogFiles {
-        try write(document, to: File.attempt, of: attemptID, durable: false)
+        do throws(Errno) {
+            let attempt = Begun(try Directory(path: root).make(attemptID))
+            begun.withLock { $0[attemptID] = attempt }
+        } catch {
+            throw TaskRunnerError(.file, "cannot make \(root)/\(attemptID)", cause: error)
+        }
+        try write(document, to: File.attempt, of: attemptID)
         return logFiles(of: attemptID)
     }
 
@@ -70,33 +88,68 @@ package final class AttemptJournal: Sendable {
         writer.field("started", process.started)
         writer.field("boot_id", process.bootID)
         writer.endObject()
-        try write(writer.bytes, to: File.process, of: attemptID, durable: false)
+        try write(writer.bytes, to: File.process, of: attemptID)
     }
 
-    /// Writes the report of an ended attempt onto the disk; once this returns it survives a power cut.
+    /// Writes the report of an ended attempt; it outlives this process, and after ``synchronize(attemptID:)`` a power
+    /// cut too.
     /// - Parameter document: one JSON value.
     ///
     /// Throws `file`.
     package func report(_ document: [UInt8], attemptID: String) throws(TaskRunnerError) {
-        try write(document, to: File.report, of: attemptID, durable: true)
+        try write(document, to: File.report, of: attemptID)
+    }
+
+    /// Brings a report that was written onto the disk; once this returns it survives a power cut. Throws `file`.
+    package func synchronize(attemptID: String) throws(TaskRunnerError) {
+        guard let attempt = begun.withLock({ $0[attemptID] }) else { return }
+        do throws(Errno) {
+            // The file systems that matter order their journals, so that this brings the attempt's own directory,
+            // made before, with it.
+            try attempt.directory.synchronize(File.report)
+        } catch {
+            throw TaskRunnerError(.file, "cannot sync \(root)/\(attemptID)/\(File.report)", cause: error)
+        }
     }
 
     /// The attempt needs nothing more; from now on it may be pruned. Throws `file`.
     package func close(attemptID: String, at now: Double) throws(TaskRunnerError) {
         do throws(Errno) {
-            let root = try Directory(path: root)
-            let directory = try root.open(attemptID)
-            if directory.exists(File.report) {
-                try directory.rename(File.report, to: File.reported)
+            let bytes: UInt64
+            if let attempt = begun.withLock({ $0.removeValue(forKey: attemptID) }) {
+                try Self.complete(attempt.directory)
+                bytes = attempt.bytes.withLock { $0 } + Self.outputBytes(attempt.directory)
             } else {
-                // Closed without a report: nothing ran, or its end is nobody's business any more.
-                try directory.write(Array("null".utf8), to: File.reported, durable: false)
+                let root = try Directory(path: root)
+                try Self.complete(try root.open(attemptID))
+                bytes = root.size(of: attemptID)
             }
-            let entry = PruneLedger.Entry(name: attemptID, finished: now, bytes: root.size(of: attemptID))
-            ledger.withLock { $0.add(entry) }
+            ledger.withLock { $0.add(PruneLedger.Entry(name: attemptID, finished: now, bytes: bytes)) }
         } catch {
             throw TaskRunnerError(.file, "cannot close the attempt \(root)/\(attemptID)", cause: error)
         }
+    }
+
+    private static func complete(_ directory: borrowing Directory) throws(Errno) {
+        do throws(Errno) {
+            try directory.rename(File.report, to: File.reported)
+        } catch {
+            guard error == .noSuchFile else { throw error }
+            // Closed without a report: nothing ran, or its end is nobody's business any more.
+            try directory.create(Array("null".utf8), as: File.reported)
+        }
+    }
+
+    private static func outputBytes(_ directory: borrowing Directory) -> UInt64 {
+        var bytes: UInt64 = 0
+        for name in File.outputs {
+            do throws(Errno) {
+                bytes += UInt64(max(0, try directory.status(of: name).st_blocks)) * 512
+            } catch {
+                continue  // there was no output
+            }
+        }
+        return bytes
     }
 
     /// Removes closed attempts beyond the limits, oldest first.
@@ -105,7 +158,10 @@ package final class AttemptJournal: Sendable {
         var problems: [TaskRunnerError] = []
         for entry in ledger.withLock({ $0.takeExcess(over: limits, now: now) }) {
             do throws(Errno) {
-                try Directory(path: root).remove(entry.name)
+                let root = try Directory(path: root)
+                if try !root.remove(entry.name, holding: File.all) { try root.remove(entry.name) }
+            } catch  where error == .noSuchFile {
+                continue
             } catch {
                 problems.append(
                     TaskRunnerError(.file, "cannot remove the finished attempt \(root)/\(entry.name)", cause: error)
@@ -180,16 +236,18 @@ package final class AttemptJournal: Sendable {
         }
     }
 
-    private func write(
-        _ document: [UInt8],
-        to name: String,
-        of attemptID: String,
-        durable: Bool
-    ) throws(TaskRunnerError) {
+    private func write(_ document: [UInt8], to name: String, of attemptID: String) throws(TaskRunnerError) {
         do throws(Errno) {
-            // The file systems that matter order their journals, so that what is synced later brings the
-            // attempt's own directory, made before, with it.
-            try Directory(path: root).make(attemptID).write(document, to: name, durable: durable)
+            let attempt: Begun
+            if let known = begun.withLock({ $0[attemptID] }) {
+                attempt = known
+            } else {
+                // Of an earlier life.
+                attempt = Begun(try Directory(path: root).make(attemptID))
+            }
+            try attempt.directory.create(document, as: name)
+            // As a file system counts: whole blocks.
+            attempt.bytes.withLock { $0 += (UInt64(document.count) + 4095) & ~4095 }
         } catch {
             throw TaskRunnerError(.file, "cannot write \(root)/\(attemptID)/\(name)", cause: error)
         }

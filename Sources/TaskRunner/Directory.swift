@@ -5,7 +5,7 @@ import Glibc
 ///
 /// Jobs write into these places, so a name may change its meaning at any time; every step goes from a descriptor
 /// that is already open.
-struct Directory: ~Copyable {
+struct Directory: ~Copyable, Sendable {
     let descriptor: Descriptor
     private let device: dev_t
 
@@ -21,6 +21,13 @@ struct Directory: ~Copyable {
 
     /// Makes the directory and those above it where they are missing, then opens it.
     init(creating path: String) throws(Errno) {
+        do throws(Errno) {
+            // The usual case costs one call.
+            try self.init(path: path)
+            return
+        } catch {
+            guard error == .noSuchFile else { throw error }
+        }
         var made = path.hasPrefix("/") ? "" : "."
         for part in path.split(separator: "/") {
             made += "/\(part)"
@@ -68,6 +75,17 @@ struct Directory: ~Copyable {
         if status.st_gid != group, fchown(descriptor.number, uid_t.max, group) != 0 { throw Errno.current }
         if status.st_mode & 0o7777 != mode, fchmod(descriptor.number, mode) != 0 { throw Errno.current }
     }
+    /// Opens an entry that is nearly always there; makes it like ``make(_:)`` when it is not a directory yet.
+    borrowing func openOrMake(_ name: String) throws(Errno) -> Directory {
+        do throws(Errno) {
+            return try open(name)
+        } catch {
+            return try make(name)
+        }
+    }
+
+    /// Gives the descriptor away.
+    consuming func intoDescriptor() -> Descriptor { descriptor }
 
     borrowing func exists(_ name: String) -> Bool {
         unsafe faccessat(descriptor.number, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0
@@ -127,6 +145,28 @@ struct Directory: ~Copyable {
     /// Removes a directory that holds nothing; false when that cannot be done now.
     borrowing func removeEmptyDirectory(_ name: String) -> Bool {
         unsafe unlinkat(descriptor.number, name, AT_REMOVEDIR) == 0
+    }
+
+    /// Writes a file that nobody reads while this process lives, and that is not synced: should the process die within
+    /// the write, the file holds a part.
+    borrowing func create(_ bytes: [UInt8], as name: String) throws(Errno) {
+        // Not blocking: a job may have put a pipe under this name.
+        let flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK
+        try Descriptor(at: descriptor.number, path: name, flags: flags, mode: 0o644).write(bytes[...])
+    }
+
+    /// Brings a file that was written before, and its name, onto the disk.
+    borrowing func synchronize(_ name: String) throws(Errno) {
+        try Descriptor(at: descriptor.number, path: name, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK).synchronize()
+        try descriptor.synchronize()
+    }
+
+    /// Removes an entry that is a directory which holds nothing but files with these names, or fewer, quicker than
+    /// ``remove(_:)``; false when it holds anything else.
+    borrowing func remove(_ name: String, holding files: [String]) throws(Errno) -> Bool {
+        let directory = try open(name)
+        for file in files { _ = unsafe unlinkat(directory.descriptor.number, file, 0) }
+        return removeEmptyDirectory(name)
     }
 
     /// Reads a regular file; nil when it is longer than the limit.

@@ -59,11 +59,21 @@ package enum ProcessTable {
     }
 
     /// The children of this process, those included that fell to it when their parents died.
-    /// - Parameter since: a process that was started a moment ago. If it is given, children that are older than it
-    ///   may be left out where that makes the answer cheaper.
-    static func children(since: Int32? = nil) throws(Errno) -> [ProcessEntry] {
+    static func children() throws(Errno) -> [ProcessEntry] {
         do throws(Errno) {
             return try children(of: getpid()).compactMap { ProcessEntry(pid: $0) }
+        } catch  where error == .noSuchFile {
+            let me = getpid()
+            return try all().filter { $0.parent == me }
+        }
+    }
+
+    /// The children that fell to this process when their parents died; perhaps others with them.
+    /// - Parameter since: a process that was started a moment ago. If it is given, children that are older than it
+    ///   may be left out where that makes the answer cheaper.
+    static func adopted(since: Int32? = nil) throws(Errno) -> [ProcessEntry] {
+        do throws(Errno) {
+            return try unsafe list { unsafe cprocess_adopted($0, $1) }.compactMap { ProcessEntry(pid: $0) }
         } catch  where error == .noSuchFile {
             // A kernel without CONFIG_PROC_CHILDREN: look at everybody, or at everybody who is new.
             let me = getpid()

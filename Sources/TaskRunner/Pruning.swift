@@ -23,17 +23,20 @@ struct PruneLedger: Sendable, Equatable {
     /// Oldest first.
     private(set) var entries: [Entry] = []
     private(set) var bytes: UInt64 = 0
+    /// The names of the entries: most that are asked for are in none.
+    private var names: Set<String> = []
 
     mutating func add(_ entry: Entry) {
         remove(entry.name)
         // Nearly always the newest, so that this costs one comparison.
         let place = entries.lastIndex { $0.finished <= entry.finished }.map { $0 + 1 } ?? 0
         entries.insert(entry, at: place)
+        names.insert(entry.name)
         bytes += entry.bytes
     }
 
     mutating func remove(_ name: String) {
-        guard let index = entries.firstIndex(where: { $0.name == name }) else { return }
+        guard names.remove(name) != nil, let index = entries.firstIndex(where: { $0.name == name }) else { return }
         bytes -= entries.remove(at: index).bytes
     }
 
@@ -52,6 +55,7 @@ struct PruneLedger: Sendable, Equatable {
         }
         let taken = Array(entries.prefix(excess))
         entries.removeFirst(excess)
+        for entry in taken { names.remove(entry.name) }
         bytes = left
         return taken
     }

@@ -50,19 +50,27 @@ package final class TaskDirectories: Sendable {
         guard !task.isEmpty, task != ".", task != "..", !task.utf8.contains(where: { $0 == 0 || $0 == 0x2F }) else {
             throw TaskRunnerError(.invalidTask, "\"\(task)\" cannot name a directory")
         }
+        // Before it is made: from here on nobody removes it.
+        state.withLock { state in
+            state.users[task, default: 0] += 1
+            state.ledger.remove(task)
+        }
         do throws(Errno) {
             let directory = try Self.openTasks(of: cachePath).make(task)
             if let owner { try directory.give(to: owner) }
-            let place = try WorkingDirectory(Descriptor(at: directory.descriptor.number, path: ".", flags: O_DIRECTORY))
-            state.withLock { state in
-                state.users[task, default: 0] += 1
-                state.ledger.remove(task)
-            }
-            return place
+            return try WorkingDirectory(directory.intoDescriptor())
         } catch {
+            state.withLock { _ = Self.leave(task, &$0) }
             let path = "\(cachePath)/\(Self.folder)/\(task)"
             throw TaskRunnerError(.file, "cannot make the job's directory \(path)", cause: error)
         }
+    }
+
+    /// - Returns: whether nobody uses the directory any more.
+    private static func leave(_ task: String, _ state: inout State) -> Bool {
+        let users = (state.users[task] ?? 0) - 1
+        state.users[task] = users > 0 ? users : nil
+        return users <= 0
     }
 
     /// The directory that a job asks to run in.
@@ -85,21 +93,18 @@ package final class TaskDirectories: Sendable {
         }
     }
 
-    /// An attempt has ended: its job's directory may be pruned from now on.
+    /// An attempt has ended: its job's directory is removed if it is empty, and may be pruned from now on if not.
     package func release(task: String, at now: Double) {
-        let isFree = state.withLock { state in
-            let users = (state.users[task] ?? 0) - 1
-            state.users[task] = users > 0 ? users : nil
-            return users <= 0
-        }
-        guard isFree else { return }
         var bytes: UInt64 = 0
         do throws(Errno) {
             let tasks = try Self.openTasks(of: cachePath)
-            guard tasks.exists(task) else { return }
+            // Under the lock, so that no attempt that begins now finds it vanishing.
+            let isDone = state.withLock { state in !Self.leave(task, &state) || tasks.removeEmptyDirectory(task) }
+            guard !isDone, tasks.exists(task) else { return }
             bytes = tasks.size(of: task)
         } catch {
-            bytes = 0  // cannot be looked into now; the pruning will tell if it cannot be removed either
+            // Cannot be looked into now; the pruning will tell if it cannot be removed either.
+            state.withLock { _ = Self.leave(task, &$0) }
         }
         state.withLock { state in
             guard state.users[task] == nil else { return }
@@ -128,6 +133,6 @@ package final class TaskDirectories: Sendable {
 
     /// Opened anew each time: a job may have removed or replaced any part of it.
     private static func openTasks(of cachePath: String) throws(Errno) -> Directory {
-        try Directory(creating: cachePath).make(folder)
+        try Directory(creating: cachePath).openOrMake(folder)
     }
 }

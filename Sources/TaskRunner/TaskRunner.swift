@@ -247,9 +247,9 @@ package final class TaskRunner: Sendable {
         return try ProcessTable.trees(of: mine).filter { !$0.isDead }
     }
 
-    /// Children that are no leader, living or dead; of those that were abandoned, only the dead.
+    /// Adopted children, and others that are no leader, living or dead; of those that were abandoned, only the dead.
     private func orphans(since: Int32? = nil) throws(Errno) -> [ProcessEntry] {
-        let children = try ProcessTable.children(since: since)
+        let children = try ProcessTable.adopted(since: since)
         return known.withLock { known in
             children.filter { child in
                 if known.tasks[child.pid]?.hasLeader ?? false { return false }

@@ -127,6 +127,11 @@ int cprocess_all(pid_t *pids, int capacity);
 /// -1 with ENOENT on a kernel without CONFIG_PROC_CHILDREN.
 int cprocess_children(pid_t parent, pid_t *pids, int capacity);
 
+/// The same of those children of this process that fell to it when their parents died, with some others perhaps.
+/// The kernel gives them to the first living thread (find_alive_thread in kernel/exit.c), which is the main one for as long
+/// as it lives; looking at that one alone is many times cheaper. -1 with ENOENT when the kernel has no such file.
+int cprocess_adopted(pid_t *pids, int capacity);
+
 /// The id that was given to the newest process or thread of this machine, or -1 (errno).
 pid_t cprocess_newest(void);
 
