@@ -21,6 +21,7 @@ BENCH_PYTHON := Benchmarks/.venv/bin/python
 SWIFT_TEST_FLAGS ?=
 CHAOS_FLAGS ?=
 BENCH_FLAGS ?=
+SOAK_FLAGS ?=
 # The tests of real faults: chaos-test runs them, system-test the others.
 FAULT_TESTS := $(patsubst %,Tests/System/test_%.py,named_points partitions bad_disks full_store clock_jumps server_versions chaos)
 EXAMPLE := examples/backtest-sweep
@@ -80,6 +81,18 @@ bench: build deps-bench bench-venv ## our figures beside its peers' and the mach
 bench-check: build deps-bench bench-venv ## a quick bench, and what moved since Benchmarks/baseline.json
 	$(BENCH_PYTHON) Benchmarks/bench.py --quick --out .build/bench-check $(BENCH_FLAGS)
 	$(BENCH_PYTHON) Benchmarks/check.py .build/bench-check/bench.json
+
+.PHONY: waterfall
+waterfall: build deps-bench bench-venv ## where each microsecond of a job goes: a picture in .build/bench
+	$(BENCH_PYTHON) Benchmarks/waterfall.py $(BENCH_FLAGS)
+
+.PHONY: growth
+growth: build deps-bench bench-venv ## how cost grows with output and with waiting jobs: a picture in .build/bench
+	$(BENCH_PYTHON) Benchmarks/growth.py $(BENCH_FLAGS)
+
+.PHONY: soak
+soak: build deps-bench bench-venv ## eight hours' load in half an hour: nothing may grow; SOAK_FLAGS="--minutes N"
+	scripts/timed "soak" $(BENCH_PYTHON) Benchmarks/soak.py $(SOAK_FLAGS)
 
 .PHONY: example
 example: build deps-example ## the back-test sweep of examples/backtest-sweep

@@ -43,13 +43,13 @@ def fine_cpu_seconds(pid: int) -> float:
 
 
 def memory_mb(pid: int) -> dict:
-    """Resident, its own part (what no other process shares), and proportional (shared pages divided)."""
+    """Resident, its own part (what no other process shares), proportional (shared pages divided), and what no file backs."""
     fields = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, _, rest = line.partition(":")
         fields[name] = int(rest.split()[0]) / 1024
     return {"resident_mb": fields["Rss"], "private_mb": fields["Private_Clean"] + fields["Private_Dirty"],
-            "proportional_mb": fields["Pss"]}
+            "proportional_mb": fields["Pss"], "anonymous_mb": fields["Anonymous"]}
 
 
 def children(pid: int) -> list[int]:

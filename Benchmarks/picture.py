@@ -1,5 +1,6 @@
 """The picture of a run: throughput and latency of all systems, each round a dot."""
 
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -7,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the choice of a backend without a screen)
 
+from report import number  # noqa: E402
 from summary import rate, spawn_limit  # noqa: E402
 
 OURS = "#1f6fb2"
@@ -22,17 +24,20 @@ def series(figures: dict) -> dict[str, list[dict]]:
 
 
 def dots(axis, names: list[str], values: list[list[float]], label: str) -> None:
+    """A dot for each round, a line over their range, the median in figures."""
     for position, (name, row) in enumerate(zip(names, values, strict=True)):
         colour = OURS if name == "maestro" else OTHERS
-        middle = sorted(row)[len(row) // 2]
-        axis.barh(position, middle, color=colour, alpha=0.35)
-        axis.plot(row, [position] * len(row), "o", color=colour, markersize=4)
-        axis.annotate(f" {middle:.3g}", (max(row), position), va="center", fontsize=9)
+        axis.plot([min(row), max(row)], [position, position], color=colour, linewidth=2, alpha=0.5)
+        axis.plot(row, [position] * len(row), "o", color=colour, markersize=5)
+        axis.annotate(f"  {number(statistics.median(row))}", (max(row), position), va="center", fontsize=9)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.set_xscale("log")
-    axis.set_xlim(right=max(max(row) for row in values) * 3)
+    axis.set_xlim(min(min(row) for row in values) / 2, max(max(row) for row in values) * 3)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_formatter("")
     axis.set_xlabel(label)
+    axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
 
 
@@ -46,6 +51,6 @@ def draw(figures: dict, path: Path) -> None:
     dots(right, list(systems), [[one["latency"]["p50_ms"] for one in ones] for ones in systems.values()],
          "p50 from submission to result, ms (log scale)")
     figure.suptitle(f"{figures['machine']['processors']} processors, {figures['machine']['server']}; "
-                    f"bar: median of {len(figures['rounds'])} rounds, dot: a round", fontsize=10)
+                    f"a dot is one of {len(figures['rounds'])} rounds, the figure their median", fontsize=10)
     figure.savefig(path, dpi=130)
     plt.close(figure)
