@@ -37,8 +37,9 @@ let package = Package(
         .executable(name: "gpu-worker", targets: ["GPUWorker"]),
         .executable(name: "maestro", targets: ["Maestro"]),
         .executable(name: "maestroctl", targets: ["MaestroCtl"]),
-        // For trying and testing without graphics cards: not part of the packages.
+        // For trying, testing and measuring: not part of the packages.
         .executable(name: "fake-rig", targets: ["FakeRigTool"]),
+        .executable(name: "maestro-bench", targets: ["BenchTool"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -156,6 +157,18 @@ let package = Package(
         ),
 
         .executableTarget(name: "FakeRigTool", dependencies: ["FakeRig"], swiftSettings: strict),
+
+        // Parts of the benchmarks: the core alone, simulated workers
+        .executableTarget(
+            name: "BenchTool",
+            dependencies: [
+                "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "SchedulerCore", "WireJSON",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            path: "Benchmarks/Tool",
+            swiftSettings: strict
+        ),
 
         // The simulated cluster
         .target(

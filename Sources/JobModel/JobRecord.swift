@@ -60,6 +60,27 @@ package struct JobRecord: Sendable, Equatable {
         submitted: Double
     ) {
         self.init(
+            untried: id,
+            submission: submission,
+            digest: digest,
+            order: order,
+            limits: limits,
+            op: op,
+            times: JobTimes(submitted: submitted, updated: now.seconds)
+        )
+    }
+
+    /// A record whose ``isUntried`` holds, from its parts.
+    package init(
+        untried id: JobID,
+        submission: [UInt8],
+        digest: String,
+        order: UInt64,
+        limits: JobLimits,
+        op: OperationID,
+        times: JobTimes
+    ) {
+        self.init(
             id: id,
             state: .enqueued,
             op: op,
@@ -76,7 +97,7 @@ package struct JobRecord: Sendable, Equatable {
             retryDelay: nil,
             cancelRequested: false,
             outcome: nil,
-            times: JobTimes(submitted: submitted, updated: now.seconds),
+            times: times,
             extra: []
         )
     }
@@ -157,6 +178,13 @@ package struct JobRecord: Sendable, Equatable {
         self.outcome = outcome
         self.times = times
         self.extra = extra
+    }
+
+    /// The job is enqueued, and nothing was ever done about it.
+    package var isUntried: Bool {
+        state == .enqueued && gpu == nil && attempt == nil && owner == nil && tries == 0 && lost == 0 && reason.isEmpty
+            && retryDelay == nil && !cancelRequested && outcome == nil && times.scheduled == nil && times.started == nil
+            && times.ended == nil && failedAttempts.isEmpty && lostAttempts.isEmpty
     }
 
     /// Attempts that failed by themselves; these are what ``JobLimits/maxRetries`` bounds.

@@ -12,8 +12,8 @@ struct Job: Sendable {
     var priority: Int
     /// What it reads: cards whose caches have it score better.
     let cacheKeys: [CacheKey]
-    /// Whose job it is; empty unless jobs of one submitter are counted.
-    var submitter = ""
+    /// Whose job it is; empty for nobody's.
+    let submitter: String
 
     /// The next revision, while its write is under way; nothing else is decided for the job until that has ended.
     var pending: JobRecord?
@@ -64,6 +64,7 @@ struct Job: Sendable {
         kind = JobKind(task.command)
         priority = task.priority
         cacheKeys = task.cacheKeys
+        submitter = task.submitter ?? ""
     }
 
     /// It may be bound to a card now.
@@ -76,6 +77,4 @@ struct Job: Sendable {
     var cancelReason: String? {
         cancel?.reason ?? (record.cancelRequested ? "cancelled on request" : nil)
     }
-
-    var place: QueuePlace { QueuePlace(priority: priority, order: record.order, job: record.id) }
 }

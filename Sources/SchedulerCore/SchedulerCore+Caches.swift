@@ -5,14 +5,24 @@ import WireJSON
 extension SchedulerCore {
     mutating func note(_ report: CacheReport) {
         guard cards[report.gpu]?.owner == report.incarnation else { return }
-        if details[report.gpu]?.cache?.holds != report.holds { details[report.gpu]?.cacheHolds = Set(report.holds) }
+        if details[report.gpu]?.cache?.holds != report.holds { noteHeld(Set(report.holds), in: report.gpu) }
         details[report.gpu]?.cache = report
     }
 
     /// What an earlier life of the worker told may have been of another cache.
     mutating func forgetCache(of gpu: GPUID) {
         details[gpu]?.cache = nil
-        details[gpu]?.cacheHolds = []
+        noteHeld([], in: gpu)
+    }
+
+    private mutating func noteHeld(_ keys: Set<CacheKey>, in gpu: GPUID) {
+        guard let before = details[gpu]?.cacheHolds, before != keys else { return }
+        details[gpu]?.cacheHolds = keys
+        for key in keys.subtracting(before) { cacheHolders[key, default: []].insert(gpu) }
+        for key in before.subtracting(keys) {
+            cacheHolders[key]?.remove(gpu)
+            if cacheHolders[key]?.isEmpty == true { cacheHolders[key] = nil }
+        }
     }
 
     /// What is taken off a card's score for a job that reads `keys`: by the part of them that its cache has.

@@ -46,6 +46,7 @@ extension SchedulerCore {
     private mutating func drop(_ id: JobID, _ reason: String) {
         guard let job = jobs[id] else { return }
         release(id)
+        leaveQueue(job)
         count(job.record.state, by: -1)
         discountSubmitter(of: job)
         jobs[id] = nil
@@ -71,8 +72,8 @@ extension SchedulerCore {
         }
         // Ours was stored and is replaced already, or somebody was faster: either way the record is there.
         defer { endAdmission(id, .conflict(revision), at: now) }
-        if let job = jobs[id] {
-            if revision.sequence > job.sequence { adopt(revision, at: now) }
+        if let known = jobs.sequence(of: id) {
+            if revision.sequence > known { adopt(revision, at: now) }
         } else if revision.record.state.isTerminal {
             if revision.sequence > results.place { expectResult(revision, isOurs: false, at: now) }
         } else {
@@ -86,7 +87,7 @@ extension SchedulerCore {
         do {
             let task = try record.task()
             var job = Job(revision, task: task)
-            countSubmitter(of: &job, task)
+            countSubmitter(of: job)
             if let wait = record.limits.maxWait {
                 let submitted = Timestamp(nanoseconds: Duration.inSeconds(record.times.submitted).wholeNanoseconds)
                 let deadline = submitted + serverClockOffset + wait
@@ -145,6 +146,8 @@ extension SchedulerCore {
         case .enqueued, .waitingGPU:
             jobs[record.id]?.runSequence = nil
             needsPlacement = true
+            // Replayed jobs are queued at once: so they can rest, a million of them, before the lead begins.
+            if phase == .starting { enqueue(record.id) }
         case .done, .failed, .cancelled, .rejected:
             return finish(revision, from: old?.record.state, isOurs: isOurs, at: now)
         }
@@ -209,6 +212,7 @@ extension SchedulerCore {
         if let gpu = record.gpu, let duration = record.outcome?.duration { cards[gpu]?.noteDuration(duration) }
         answerCancel(job, state: record.state)
         release(record.id)
+        leaveQueue(job)
         count(record.state, by: -1)
         discountSubmitter(of: job)
         jobs[record.id] = nil
@@ -286,10 +290,16 @@ extension SchedulerCore {
             if let due = job.retryDue, due <= now { write(id, .requeue, at: now) }
         } else if job.untoldLoss == nil {
             needsPlacement = true
-            guard !job.isQueued else { return }
-            queue.insert(job.place, in: job.placement)
-            jobs[id]?.isQueued = true
+            enqueue(id)
         }
+    }
+
+    /// Gives the job its place in the queue, if it has none.
+    private mutating func enqueue(_ id: JobID) {
+        guard let number = jobs.number(of: id), let job = jobs[id], !job.isQueued else { return }
+        let place = QueuePlace(priority: Int32(job.priority), number: number, order: job.record.order)
+        if queue.insert(place, in: job.placement) { unjudged.append(job.placement) }
+        jobs[id]?.isQueued = true
     }
 
     /// Closes an attempt that its worker has not claimed.

@@ -60,9 +60,9 @@ extension SchedulerCore {
             details[gpu]?.isForgettingPlanned = true
             return deadlines.insert(.forget(gpu), at: now + max(policy.cardForget, .seconds(60)))
         }
+        forgetCache(of: gpu)
         cards[gpu] = nil
         details[gpu] = nil
-        cardOrder.removeAll { $0 == gpu }
         failures.forget(gpu)
         forgotten[gpu] = card.owner
         refreshLimit()

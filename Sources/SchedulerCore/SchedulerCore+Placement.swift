@@ -4,64 +4,114 @@ import JobModel
 extension SchedulerCore {
     /// Binds waiting jobs to cards until no job and card fit any more.
     mutating func place(at now: Timestamp) {
-        needsPlacement = false
-        while let choice = nextChoice(at: now) {
+        refreshCards(at: now)
+        while let choice = nextChoice() {
             guard let owner = cards[choice.card]?.owner else { return }
             let attempt = AttemptID(from: &ids)
             if policy.logsDecisions, let placement = jobs[choice.job]?.placement {
                 actions.append(.decided(decision(choice.job, attempt, to: choice.card, placement, at: now)))
             }
-            assign(choice.job, to: choice.card, at: now)
+            take(choice, at: now)
+            jobs[choice.job]?.isQueued = false
+            jobs[choice.job]?.card = choice.card
             write(choice.job, .schedule(gpu: choice.card, attempt: attempt, owner: owner), at: now)
         }
+        judgeService(at: now)
         // Releasing and assigning above was this function's own doing.
         needsPlacement = false
     }
 
+    package struct Choice: Equatable, Sendable {
+        package let job: JobID
+        package let card: GPUID
+        let placement: PlacementClass
+    }
+
     /// The first job, over all classes, that has a card; jobs of one class differ in nothing but their place.
-    private mutating func nextChoice(at now: Timestamp) -> (job: JobID, card: GPUID)? {
-        var best: (place: QueuePlace, card: GPUID)?
-        for placement in queue.order {
-            guard let place = firstWaiting(of: placement) else {
-                unplaceable[placement] = nil
-                continue
+    package mutating func nextChoice() -> Choice? {
+        let isAnyCard = cards.isAnyAvailable
+        while let placement = queue.first(anyCard: isAnyCard) {
+            guard let place = firstWaiting(of: placement) else { continue }
+            // Without the places that were dropped, another class may be the first.
+            guard queue.first(anyCard: isAnyCard) == placement else { continue }
+            if let card = bestCard(for: placement, reading: jobs.cacheKeys(of: place.number)) {
+                return jobs.id(of: place.number).map { Choice(job: $0, card: card, placement: placement) }
             }
-            guard let card = bestCard(for: placement, reading: jobs[place.job]?.cacheKeys ?? [], at: now) else {
-                noteUnplaceable(placement, at: now)
-                continue
-            }
-            if best.map({ place < $0.place }) ?? true { best = (place, card) }
+            queue.close(placement)
         }
-        return best.map { ($0.place.job, $0.card) }
+        return nil
+    }
+
+    /// Takes the job out of the queue, and a slot of the card for it.
+    package mutating func take(_ choice: Choice, at now: Timestamp) {
+        dropFirst(of: choice.placement)
+        cards[choice.card]?.assigned.insert(choice.job)
+        if cards[choice.card]?.assigned.count == 1 { refreshLimit() }
+        refreshCards(at: now)
     }
 
     /// The first place of a class whose job may be bound now; drops those before it.
     private mutating func firstWaiting(of placement: PlacementClass) -> QueuePlace? {
         while let place = queue.first(of: placement) {
-            let job = jobs[place.job]
-            if job?.placement == placement, job?.isWaiting == true { return place }
-            queue.removeFirst(of: placement)
-            if job?.placement == placement { jobs[place.job]?.isQueued = false }
+            if jobs.isWaiting(place, in: placement) { return place }
+            jobs.drop(place, in: placement)
+            dropFirst(of: placement)
         }
-        queue.forget(placement)
         return nil
     }
 
-    /// The card for a class: one with a free slot before one where the job would wait, then the emptier, then the
-    /// better score, then the lower id. What a job reads makes no class of its own, or there would be as many as files.
-    private func bestCard(for placement: PlacementClass, reading keys: [CacheKey], at now: Timestamp) -> GPUID? {
-        var best: (rank: (Int, Int, Double), card: GPUID)?
-        for gpu in candidates(for: placement) {
-            guard let card = cards[gpu], card.objection(policy: policy, at: now) == nil,
-                !placement.isFenced || card.canFence, !isAvoided(gpu, for: placement, at: now)
+    /// The job no longer waits in its class; its place is left behind.
+    mutating func leaveQueue(_ job: Job) {
+        guard job.isQueued else { return }
+        jobs[job.record.id]?.isQueued = false
+        unjudged.append(job.placement)
+        needsPlacement = true
+    }
+
+    private mutating func dropFirst(of placement: PlacementClass) {
+        if !queue.removeFirst(of: placement) { unplaceable[placement] = nil }
+    }
+
+    /// The card for a class, if one can take a job of it now. What a job reads makes no class of its own, or there would
+    /// be as many as files: the cards whose caches have some of it are looked at one by one.
+    private func bestCard(for placement: PlacementClass, reading keys: [CacheKey]) -> GPUID? {
+        if placement.isFenced, !cards.isEachFencing { return bestFencing(for: placement, reading: keys) }
+        if let pin = placement.pin { return cards.isAvailable(pin) ? pin : nil }
+        let first = placement.avoid.map { cards.best(avoiding: $0) } ?? cards.best
+        guard let first, !keys.isEmpty else { return first }
+        var best = (gpu: first, rank: cards.rank(of: first, bonus: cacheBonus(of: first, for: keys)))
+        for gpu in keys.reduce(into: Set<GPUID>(), { $0.formUnion(cacheHolders[$1] ?? []) }) {
+            // The first one is not the avoided card, unless that is the only one.
+            guard gpu != placement.avoid, let rank = cards.rank(of: gpu, bonus: cacheBonus(of: gpu, for: keys)),
+                let least = best.rank, rank < least
             else { continue }
-            let load = card.assigned.count
-            guard load < card.capacity(policy: policy) else { continue }
-            let score = card.score(policy: policy, at: now) - cacheBonus(of: gpu, for: keys)
-            let rank = (load < card.slots ? 0 : 1, load, score)
-            if best.map({ rank < $0.rank }) ?? true { best = (rank, gpu) }
+            best = (gpu, rank)
         }
-        return best?.card
+        return best.gpu
+    }
+
+    /// The same for jobs that are to be fenced, while workers of an older version, which cannot, are there too: each card is
+    /// looked at.
+    private func bestFencing(for placement: PlacementClass, reading keys: [CacheKey]) -> GPUID? {
+        let able = candidates(for: placement).filter { cards[$0]?.canFence == true }
+        let isElsewhere = able.contains { $0 != placement.avoid && cards.serves($0) }
+        var best: (gpu: GPUID, rank: CardRank)?
+        for gpu in able where gpu != placement.avoid || !isElsewhere {
+            guard let rank = cards.rank(of: gpu, bonus: cacheBonus(of: gpu, for: keys)) else { continue }
+            if best.map({ rank < $0.rank }) ?? true { best = (gpu, rank) }
+        }
+        return best?.gpu
+    }
+
+    /// Brings the order of the cards up to date, and opens the classes that may have found one by that.
+    package mutating func refreshCards(at now: Timestamp) {
+        let news = cards.refresh(policy: policy, at: now)
+        if !news.freed.isEmpty || !news.turned.isEmpty { queue.open(pinnedTo: nil) }
+        for gpu in news.freed { queue.open(pinnedTo: gpu) }
+        for gpu in news.turned {
+            unjudged += [PlacementClass(pin: gpu), PlacementClass(pin: gpu, isFenced: true)]
+        }
+        if news.isServiceTurned { unjudged += queue.order.filter { $0.pin == nil } }
     }
 
     func candidates(for placement: PlacementClass) -> [GPUID] {
@@ -82,10 +132,9 @@ extension SchedulerCore {
 
     mutating func endAvoidance(_ id: JobID, at now: Timestamp) {
         guard let job = jobs[id], let end = job.avoidsUntil, end <= now else { return }
+        leaveQueue(job)
         jobs[id]?.placement.avoid = nil
         jobs[id]?.avoidsUntil = nil
-        // Its place in the other class is left behind.
-        jobs[id]?.isQueued = false
         advance(id, at: now)
     }
 
@@ -94,7 +143,7 @@ extension SchedulerCore {
         placement.avoid == gpu && cardOrder.contains { $0 != gpu && mayServe($0, placement, at: now) }
     }
 
-    private func mayServe(_ gpu: GPUID, _ placement: PlacementClass, at now: Timestamp) -> Bool {
+    func mayServe(_ gpu: GPUID, _ placement: PlacementClass, at now: Timestamp) -> Bool {
         guard let card = cards[gpu], !placement.isFenced || card.canFence else { return false }
         return card.objection(policy: policy, at: now)?.isForWantOfRoom ?? true
     }
@@ -106,13 +155,23 @@ extension SchedulerCore {
         candidates(for: placement).contains { mayServe($0, placement, at: now) }
     }
 
-    /// No card has room. If that is because none may be used at all, the records are to say so before long.
-    private mutating func noteUnplaceable(_ placement: PlacementClass, at now: Timestamp) {
-        if isServed(placement, at: now) {
-            if unplaceable.removeValue(forKey: placement) != nil { tellServed(placement, at: now) }
-        } else if unplaceable[placement] == nil {
-            planTelling(placement, at: now + policy.waitingGrace)
+    /// No card has room for the classes that are left. If that is because none may be used at all, the records are to say
+    /// so before long.
+    private mutating func judgeService(at now: Timestamp) {
+        for placement in unjudged where firstWaiting(of: placement) != nil {
+            if isServedAsOrdered(placement, at: now) {
+                if unplaceable.removeValue(forKey: placement) != nil { tellServed(placement, at: now) }
+            } else if unplaceable[placement] == nil {
+                planTelling(placement, at: now + policy.waitingGrace)
+            }
         }
+        unjudged.removeAll(keepingCapacity: true)
+    }
+
+    /// The same as ``isServed(_:at:)``, mostly without a look at the cards.
+    private func isServedAsOrdered(_ placement: PlacementClass, at now: Timestamp) -> Bool {
+        if placement.isFenced, !cards.isEachFencing { return isServed(placement, at: now) }
+        return placement.pin.map { cards.serves($0) } ?? (cards.servingCount > 0)
     }
 
     private mutating func planTelling(_ placement: PlacementClass, at due: Timestamp) {
@@ -128,9 +187,10 @@ extension SchedulerCore {
         guard let due = unplaceable[placement], due <= now, !isServed(placement, at: now) else { return }
         let reason = waitingReason(for: placement, at: now)
         for place in queue.firstPlaces(of: placement, count: Self.toldAtOnce) {
-            guard let job = jobs[place.job], job.placement == placement, job.isWaiting, job.record.state == .enqueued
+            guard jobs.isWaiting(place, in: placement), let id = jobs.id(of: place.number),
+                jobs[id]?.record.state == .enqueued
             else { continue }
-            write(place.job, .waitForCard(reason: reason), at: now)
+            write(id, .waitForCard(reason: reason), at: now)
         }
         planTelling(placement, at: now + .seconds(30))
     }
@@ -138,10 +198,10 @@ extension SchedulerCore {
     /// Cards are back, though their slots are taken: the records no longer say that there is none.
     private mutating func tellServed(_ placement: PlacementClass, at now: Timestamp) {
         for place in queue.firstPlaces(of: placement, count: Self.toldAtOnce) {
-            guard let job = jobs[place.job], job.placement == placement, job.isWaiting,
-                job.record.state == .waitingGPU
+            guard jobs.isWaiting(place, in: placement), let id = jobs.id(of: place.number),
+                jobs[id]?.record.state == .waitingGPU
             else { continue }
-            write(place.job, .cardsBack, at: now)
+            write(id, .cardsBack, at: now)
         }
     }
 

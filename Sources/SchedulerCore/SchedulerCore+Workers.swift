@@ -9,8 +9,6 @@ extension SchedulerCore {
         guard cards[gpu] == nil else { return }
         cards[gpu] = Card(id: gpu, lastHeard: now)
         details[gpu] = CardDetails(id: gpu, op: OperationID(from: &ids), at: now)
-        let index = cardOrder.firstIndex { gpu < $0 } ?? cardOrder.endIndex
-        cardOrder.insert(gpu, at: index)
         forgotten[gpu] = nil
         planForgetting(of: gpu)
         refreshLimit()

@@ -12,17 +12,19 @@ package struct SchedulerCore: Sendable {
     var phase = Phase.starting
     var serverClockOffset = Duration.zero
 
-    var jobs: [JobID: Job] = [:]
+    var jobs = JobTable()
     var queue = WaitingQueue()
     /// Jobs that wait for a card or for their backoff.
     var waitingCount = 0
     /// Jobs bound to a card.
     var inflightCount = 0
 
-    var cards: [GPUID: Card] = [:]
-    var cardOrder: [GPUID] = []
+    var cards = CardTable()
+    var cardOrder: [GPUID] { cards.order }
     /// For each of the cards what a placement does not look at.
     var details: [GPUID: CardDetails] = [:]
+    /// The cards whose caches hold a thing.
+    var cacheHolders: [CacheKey: Set<GPUID>] = [:]
     /// The control records are known: before that a card may be one that must not be used.
     var knowsControl = false
     /// Cards that left the tables, with the lives that owned them: a heartbeat of one brings it back.
@@ -61,6 +63,8 @@ package struct SchedulerCore: Sendable {
     var needsPlacement = false
     /// Classes that no card may serve, and when that is to be told next.
     var unplaceable: [PlacementClass: Timestamp] = [:]
+    /// Classes of which it is to be seen anew whether some card may serve them.
+    var unjudged: [PlacementClass] = []
 
     var actions: [SchedulerAction] = []
 
@@ -103,6 +107,7 @@ package struct SchedulerCore: Sendable {
             pullMore()
         }
         rearm()
+        jobs.rest()
         return actions
     }
 
@@ -166,7 +171,7 @@ package struct SchedulerCore: Sendable {
             writeControl(of: gpu, at: now)
             evictIfDue(gpu, at: now)
         }
-        for (_, id) in jobs.map({ ($0.value.sequence, $0.key) }).sorted(by: { $0.0 < $1.0 }) {
+        for id in jobs.activeBySequence {
             dispatchAgain(id)
             tellLossAgain(id, at: now)
             advance(id, at: now)
@@ -244,7 +249,7 @@ package struct SchedulerCore: Sendable {
     }
 
     /// Cards with a living worker.
-    package var aliveCards: Int { cards.values.count { $0.isAlive } }
+    package var aliveCards: Int { cards.aliveCount }
     /// Jobs that wait for a card or for their backoff.
     package var queueSize: Int { waitingCount }
     /// Jobs bound to a card.

@@ -35,9 +35,8 @@ extension SchedulerCore {
     }
 
     /// A job that is known from its record.
-    mutating func countSubmitter(of job: inout Job, _ task: JobTask) {
+    mutating func countSubmitter(of job: Job) {
         guard countsSubmitters else { return }
-        job.submitter = task.submitter ?? ""
         submitters.add(job.submitter)
     }
 
