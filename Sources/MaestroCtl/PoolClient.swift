@@ -61,8 +61,9 @@ struct PoolClient: Sendable {
         case .wantsTLS:
             return FatalError(
                 .unavailable,
-                "the server at \(place) speaks only TLS and could not be agreed with: write tls://host, and name its "
-                    + "certificate authority in NATS_TLS_CA if it is not a public one"
+                "the server at \(place) speaks only TLS and could not be agreed with: write tls://host, name its "
+                    + "certificate authority in NATS_TLS_CA if it is not a public one, and see that it knows this key "
+                    + "(NATS_NKEY_SEED_FILE, NATS_NKEY_PUBLIC; maestro-keys list)"
             )
         case .notNATS: return FatalError(.unavailable, "what answers at \(place) is not a NATS server")
         case .open: return FatalError(.unavailable, "the server at \(place) did not answer in time; try again")

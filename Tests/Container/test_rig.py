@@ -319,6 +319,19 @@ def test_every_command_of_the_runbook_works(rig: Container) -> None:
     wait_until("all services run", lambda: rig.is_active(*SERVICES))
 
 
+def test_the_runbook_gives_everybody_a_key(rig: Container) -> None:
+    for command in runbook("secure"):
+        if command.startswith("maestroctl"):
+            wait_until("a maestro leads", lambda: "leads" in rig.shell(
+                "maestroctl status --config /root/maestro.conf >/dev/null && echo leads", check=False))
+        rig.shell(command, fake_rig=True)
+    assert rig.is_active(*SERVICES), rig.journal(*SERVICES)
+    # Without a key nobody comes in, and jobs cannot read the worker's.
+    told = rig.shell("MAESTRO_CONF=/dev/null maestroctl status --server tls://localhost:4222 || echo exit $?", check=False)
+    assert re.search("exit (69|77)", told), told
+    rig.shell("maestroctl submit --config /root/maestro.conf --wait --retries 0 --shell '! cat /etc/maestro/keys/admin.nk'")
+
+
 def test_a_purge_leaves_nothing(rig: Container) -> None:
     rig.shell("rm -rf /etc/default/gpu-worker /root/* /root/.local /data/nats-js.before /var/backups/nats-js.tgz")
     for command in runbook("remove"):

@@ -10,6 +10,7 @@ BLOCKS = re.findall(r"^```([^\n]*)\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DO
 RUNNERS = {
     "sh install": ("Tests/Container/test_rig.py", 'runbook("install")'),
     "sh": ("Tests/Container/test_rig.py", 'runbook("")'),
+    "sh secure": ("Tests/Container/test_rig.py", 'runbook("secure")'),
     "sh remove": ("Tests/Container/test_rig.py", 'runbook("remove")'),
     "sh hypervisor": ("Tests/Deploy/maestro-gpu-vm.bats", "sh hypervisor"),
 }
@@ -21,6 +22,8 @@ EXPLAINED = {
     "apt-get install --allow-downgrades": "test_configuration_of_the_owner_is_kept_on_upgrade goes back to an older package",
     "maestroctl reconcile": "test_reconcile.py, test_backup.py",
     "maestroctl submit --cache-key models/llama": "test_cache.py",
+    "maestro-keys server": "maestro-keys.bats",
+    "maestro-keys use": "it stands in a block with what it needs",
     "make deb": "it makes what `sh install` installs",
     "make gpucache-test": "it is what runs the tests",
     "make test": "it is what runs the tests",
