@@ -75,6 +75,14 @@ struct Directory: ~Copyable, Sendable {
         if status.st_gid != group, fchown(descriptor.number, uid_t.max, group) != 0 { throw Errno.current }
         if status.st_mode & 0o7777 != mode, fchmod(descriptor.number, mode) != 0 { throw Errno.current }
     }
+
+    /// Lets a group list and enter the directory, whatever the umask was when it was made.
+    borrowing func admit(_ group: gid_t) throws(Errno) {
+        let status = try descriptor.status()
+        let mode: mode_t = status.st_mode & 0o7777 | 0o050
+        if status.st_gid != group, fchown(descriptor.number, uid_t.max, group) != 0 { throw Errno.current }
+        if status.st_mode & 0o7777 != mode, fchmod(descriptor.number, mode) != 0 { throw Errno.current }
+    }
     /// Opens an entry that is nearly always there; makes it like ``make(_:)`` when it is not a directory yet.
     borrowing func openOrMake(_ name: String) throws(Errno) -> Directory {
         do throws(Errno) {

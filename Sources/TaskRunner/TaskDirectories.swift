@@ -56,7 +56,9 @@ package final class TaskDirectories: Sendable {
             state.ledger.remove(task)
         }
         do throws(Errno) {
-            let directory = try Self.openTasks(of: cachePath).make(task)
+            let tasks = try Self.openTasks(of: cachePath)
+            if let owner { try tasks.admit(owner.group) }
+            let directory = try tasks.make(task)
             if let owner { try directory.give(to: owner) }
             return try WorkingDirectory(directory.intoDescriptor())
         } catch {
