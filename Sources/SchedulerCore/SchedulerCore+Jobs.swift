@@ -90,7 +90,8 @@ extension SchedulerCore {
             countSubmitter(of: job)
             if let wait = record.limits.maxWait {
                 let submitted = Timestamp(nanoseconds: Duration.inSeconds(record.times.submitted).wholeNanoseconds)
-                let deadline = submitted + serverClockOffset + wait
+                // Not in the future, whatever became of the server's clock since.
+                let deadline = min(submitted + serverClockOffset, now) + wait
                 job.waitDeadline = deadline
                 deadlines.insert(.wait(record.id), at: deadline)
             }

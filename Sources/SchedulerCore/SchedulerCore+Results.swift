@@ -15,6 +15,8 @@ struct ResultLedger: Sendable {
     var endedAhead: Set<UInt64> = []
     /// Every terminal record up to here has its result event; as stored.
     var place: UInt64 = 0
+    /// A place that is to be stored when its results are surely on the server's disk, and since when it was reached.
+    var reached: (place: UInt64, at: Timestamp)?
     var isStorePlanned = false
 
     /// The place as it could be stored now.
@@ -57,17 +59,27 @@ extension SchedulerCore {
     }
 
     mutating func planStorePlace(at now: Timestamp) {
-        guard !results.isStorePlanned else { return }
+        guard !results.isStorePlanned, results.reached == nil else { return }
         results.isStorePlanned = true
         deadlines.insert(.storePlace, at: now + .seconds(1))
     }
 
-    mutating func storeResultsPlace() {
+    /// Stores a place that was reached long enough ago, and notes the one that is reached now.
+    mutating func storeResultsPlace(at now: Timestamp) {
         results.isStorePlanned = false
         let observed = results.observed
         results.endedAhead = results.endedAhead.filter { $0 > observed }
+        storeReachedPlace(at: now)
         let place = results.currentPlace
-        guard place > results.place else { return }
+        guard results.reached == nil, place > results.place else { return }
+        results.reached = (place, now)
+        guard policy.resultsLag > .zero else { return storeReachedPlace(at: now) }
+        deadlines.insert(.storePlace, at: now + policy.resultsLag)
+    }
+
+    private mutating func storeReachedPlace(at now: Timestamp) {
+        guard let (place, since) = results.reached, now - since >= policy.resultsLag else { return }
+        results.reached = nil
         results.place = place
         actions.append(.storeResultsPlace(place))
     }

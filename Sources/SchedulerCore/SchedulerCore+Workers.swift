@@ -97,7 +97,8 @@ extension SchedulerCore {
         }
         if heartbeat.running.contains(where: { $0.attempt == job.record.attempt }) {
             jobs[id]?.missedHeartbeats = 0
-            if job.record.limits.fence != nil { forgetLoss(of: id) }
+            // Its loss was not stored yet, and now its worker is heard of again.
+            forgetLoss(of: id)
             if job.record.cancelRequested { askWorkerToCancel(job) }
         } else {
             jobs[id]?.missedHeartbeats += 1

@@ -114,7 +114,7 @@ package struct SchedulerCore: Sendable {
     private mutating func take(_ event: SchedulerEvent, at now: Timestamp) {
         switch event {
         case .began(let place, let offset): begin(resultsPlace: place, serverClockOffset: offset)
-        case .replayed(let revision), .recordChanged(let revision): observe(revision, at: now)
+        case .replayed(let revision), .recordChanged(let revision): observe(revision.stored(by: now), at: now)
         case .replayFinished(let last): finishReplay(lastSequence: last, at: now)
         case .recordUnreadable(let job, let sequence, let reason): noteUnreadable(job, sequence, reason)
         case .submitted(let submission): admit(submission, at: now)
@@ -124,7 +124,7 @@ package struct SchedulerCore: Sendable {
         case .reading(let reading): note(reading, at: now)
         case .cache(let report): note(report)
         case .workerDown(let notice): noteDown(notice, at: now)
-        case .cardControl(let revision): observe(revision, at: now)
+        case .cardControl(let revision): observe(revision.stored(by: now), at: now)
         case .cardControlUnreadable(let gpu, let sequence, let reason): noteUnreadable(gpu, sequence, reason, at: now)
         case .controlReplayed:
             knowsControl = true
@@ -226,7 +226,7 @@ package struct SchedulerCore: Sendable {
         case .result(let job):
             publishMissingResult(job)
         case .storePlace:
-            storeResultsPlace()
+            storeResultsPlace(at: now)
         case .removal:
             removeEnded(at: now)
         }

@@ -16,6 +16,16 @@ package struct RecordRevision: Sendable, Equatable {
     }
 }
 
+extension RecordRevision {
+    /// The same, and not stored in the future: the server's clock may have been put back since, and what is due a while
+    /// after that moment is not to wait for it to come round again.
+    func stored(by now: Timestamp) -> RecordRevision {
+        var revision = self
+        revision.storedAt = min(storedAt, now)
+        return revision
+    }
+}
+
 /// A message of the work queue, not yet acknowledged.
 package struct Submission: Sendable {
     package var bytes: [UInt8]
@@ -88,6 +98,15 @@ package struct ControlRevision: Sendable, Equatable {
         self.record = record
         self.sequence = sequence
         self.storedAt = storedAt
+    }
+}
+
+extension ControlRevision {
+    /// The same, and not stored in the future; see ``RecordRevision/stored(by:)``.
+    func stored(by now: Timestamp) -> ControlRevision {
+        var revision = self
+        revision.storedAt = min(storedAt, now)
+        return revision
     }
 }
 

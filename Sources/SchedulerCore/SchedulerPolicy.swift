@@ -34,6 +34,9 @@ package struct SchedulerPolicy: Sendable {
     package var storeHighWater = 0.8
     /// How long the worker that ended a job has to publish its result before the leader does.
     package var resultGrace = Duration.seconds(10)
+    /// How long a result event must have been stored before its leader relies on it: by then a server that syncs its
+    /// files every two minutes has it on the disk, and a power cut does not take it.
+    package var resultsLag = Duration.seconds(150)
     /// How long jobs wait without any card that may take them before their records say so.
     package var waitingGrace = Duration.seconds(2)
     /// Jobs of a card that on average ran shorter than this make the next ones be dispatched ahead.

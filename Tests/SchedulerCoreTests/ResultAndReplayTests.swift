@@ -65,6 +65,53 @@ import WireJSON
         #expect(Set(bench.places).count == bench.places.count)
     }
 
+    @Test func thePlaceIsStoredWhenItsResultsAreSurelyOnTheDisk() throws {
+        var bench = Bench(resultsLag: .seconds(150))
+        bench.start(1, slots: 2)
+        for id in ["a", "b"] as [JobID] { try bench.run(id) }
+        try bench.commit("a", .finish(outcome()))
+        bench.send(.resultSeen("a"))
+        let first = try #require(bench.store["a"]?.sequence)
+        bench.pass(.seconds(149), beating: [1])
+        #expect(bench.places.isEmpty, "a power cut would take the result, and nobody would look for it again")
+        try bench.commit("b", .finish(outcome()))
+        bench.send(.resultSeen("b"))
+        bench.pass(.seconds(3), beating: [1])
+        #expect(bench.places == [first])
+        bench.pass(.seconds(150), beating: [1])
+        #expect(bench.places == [first, first + 1])
+        bench.pass(.seconds(600), beating: [1])
+        #expect(bench.places.count == 2)
+    }
+
+    @Test func aRetryIsDueAfterItsDelayAlthoughTheServersClockWasPutBack() throws {
+        var old = Bench()
+        old.start(1)
+        try old.run("a")
+        try old.commit("a", .retry(outcome(exit: 1), delay: .seconds(8)))
+        // By the server's clock, which is an hour behind now, the record will be stored in an hour.
+        var bench = Bench.successor(of: old, after: .seconds(-3600))
+        bench.pass(.seconds(7))
+        bench.answer()
+        #expect(bench.store["a"]?.record.state == .retry)
+        bench.pass(.seconds(1))
+        bench.answer()
+        #expect(bench.store["a"]?.record.state != .retry)
+    }
+
+    @Test func aJobWaitsNoLongerThanItMayAlthoughTheServersClockWasPutBack() throws {
+        var bench = Bench(isLeading: false)
+        bench.send(.began(resultsPlace: 0, serverClockOffset: .seconds(3600)))
+        bench.finishReplay()
+        bench.submit(task("a", maxWait: 60))
+        bench.answer()
+        bench.pass(.seconds(59))
+        #expect(bench.store["a"]?.record.state.isTerminal == false)
+        bench.pass(.seconds(1))
+        bench.answer()
+        #expect(bench.store["a"]?.record.outcome?.code == .waitedTooLong)
+    }
+
     @Test func aNewLeaderTellsWhatIsBehindThePlaceAndNothingBefore() throws {
         var old = Bench()
         old.start(1)

@@ -57,8 +57,11 @@ struct Bench {
         seed: UInt64 = 1,
         store: SimulatedStore = SimulatedStore(),
         controls: SimulatedControls = SimulatedControls(),
-        isLeading: Bool = true
+        isLeading: Bool = true,
+        resultsLag: Duration = .zero
     ) {
+        var policy = policy
+        policy.resultsLag = resultsLag
         core = SchedulerCore(policy: policy, ids: IdentifierSource(seed: seed))
         self.store = store
         self.controls = controls
