@@ -144,7 +144,7 @@ struct WorkerShell: Sendable {
     }
 
     private func write(_ attempt: AttemptID, _ record: JobRecord, expected: UInt64) async {
-        switch await context.records.write(record, expected: expected, until: patience) {
+        switch await context.records.write(record, expected: expected, holding: attempt, until: patience) {
         case .stored(let sequence):
             mailbox.sendOutcome(.writeEnded(attempt, record.op, .stored(sequence: sequence)))
         case .conflict(let current):

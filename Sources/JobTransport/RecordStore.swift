@@ -80,6 +80,10 @@ package struct RecordStore: Sendable {
             after: first,
             until: until
         )
+        return Self.outcome(outcome)
+    }
+
+    private static func outcome(_ outcome: CompareAndSetOutcome) -> RecordWriteOutcome {
         switch outcome {
         case .stored(let sequence): return .stored(sequence: sequence)
         case .refused(let error): return .refused(error.description)
@@ -94,10 +98,40 @@ package struct RecordStore: Sendable {
         }
     }
 
+    /// The same for who holds an attempt: nothing is sent a second time unless the record still stands at `expected` as
+    /// this attempt's.
+    package func write(
+        _ record: JobRecord,
+        expected: UInt64,
+        holding attempt: AttemptID,
+        until: ContinuousClock.Instant
+    ) async -> RecordWriteOutcome {
+        let op = record.op
+        let outcome = await jetStream.compareAndSet(
+            record.encoded(),
+            to: names.state(record.id),
+            stream: names.jobsStream,
+            expected: expected,
+            isOurs: { message in Self.mark(of: message) == op },
+            isBase: { message in Self.attempt(of: message) == attempt },
+            until: until
+        )
+        return Self.outcome(outcome)
+    }
+
     /// The mark of the write that made a revision; nil for what is not a record, which is nobody's.
     private static func mark(of message: StoredMessage) -> OperationID? {
         do {
             return try JobRecord(parsing: message.payload).op
+        } catch {
+            return nil
+        }
+    }
+
+    /// The attempt that a revision names; nil for what is not a record.
+    private static func attempt(of message: StoredMessage) -> AttemptID? {
+        do {
+            return try JobRecord(parsing: message.payload).attempt
         } catch {
             return nil
         }

@@ -8,6 +8,8 @@ struct Attempt: Sendable {
         /// Waits for a slot.
         case ready
         case claiming
+        /// Holds a slot; its record is read once more before the claim.
+        case lookingToClaim
         /// Its process is being started.
         case starting
         case running
@@ -19,6 +21,8 @@ struct Attempt: Sendable {
         case examining
         /// The process is gone; the report goes to disk, the output to the bus.
         case reporting
+        /// Its record is read once more before the write that ends it.
+        case lookingToCommit
         /// The write that ends it is under way.
         case committing
         /// That write was refused and is to be repeated.
@@ -70,6 +74,9 @@ struct Attempt: Sendable {
     var revision: RecordRevision
     /// Its record was asked for while it runs, and has not come.
     var isBeingRead = false
+    /// The connection was lost since the last revision was read. A server that lost its power may have put the record back
+    /// and given its sequence to another revision: a write at that sequence could land on somebody else's attempt.
+    var mustLook = false
     /// When the next step is due that nothing but time brings.
     var due: Timestamp?
     var startedAt: Timestamp?
@@ -100,8 +107,8 @@ struct Attempt: Sendable {
     /// Whether it takes one of the slots.
     var isOccupying: Bool {
         switch phase {
-        case .claiming, .starting, .running, .terminating, .killing, .examining: true
-        case .preparing, .ready, .reporting, .committing, .pausing, .telling, .recovering: false
+        case .lookingToClaim, .claiming, .starting, .running, .terminating, .killing, .examining: true
+        case .preparing, .ready, .reporting, .lookingToCommit, .committing, .pausing, .telling, .recovering: false
         }
     }
 
@@ -113,8 +120,8 @@ struct Attempt: Sendable {
     var isOurs: Bool {
         switch phase {
         case .claiming, .starting, .running, .terminating, .killing, .examining, .reporting: true
-        case .committing, .pausing: ending != .reject
-        case .preparing, .ready, .telling, .recovering: false
+        case .lookingToCommit, .committing, .pausing: ending != .reject
+        case .preparing, .ready, .lookingToClaim, .telling, .recovering: false
         }
     }
 }

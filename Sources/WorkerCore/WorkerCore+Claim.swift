@@ -51,6 +51,10 @@ extension WorkerCore {
         attempts[id]?.revision = revision
         let record = revision.record
         switch (record.state, record.owner == incarnation) {
+        case (.scheduled, true) where past.contains(id):
+            // Its stream was put back to an older state: the leader gives the job a new attempt.
+            actions.append(.notice("attempt \(id) of job \(record.id) was run before, and is not run again"))
+            drop(id)
         case (.scheduled, true):
             guard let objection else {
                 attempts[id]?.phase = .ready
@@ -82,6 +86,10 @@ extension WorkerCore {
     mutating func claim(_ id: AttemptID, at now: Timestamp) {
         guard let attempt = attempts[id] else { return }
         guard isFenceOpen(for: attempt, at: now) else { return putBack(id, "no maestro answers this worker") }
+        if attempt.mustLook {
+            attempts[id]?.phase = .lookingToClaim
+            return actions.append(.readRecord(attempt.job, id))
+        }
         attempts[id]?.phase = .claiming
         var record = attempt.revision.record
         do throws(IllegalTransition) {
@@ -136,6 +144,7 @@ extension WorkerCore {
         }
         attempts[id]?.phase = .starting
         keepFence(of: id)
+        past.insert(id)
         actions.append(.start(id, revision.record))
     }
 }

@@ -9,6 +9,10 @@ extension WorkerCore {
 
     /// Writes the revision that ends the attempt.
     mutating func commit(_ id: AttemptID, at now: Timestamp) {
+        if let attempt = attempts[id], attempt.mustLook {
+            attempts[id]?.phase = .lookingToCommit
+            return actions.append(.readRecord(attempt.job, id))
+        }
         attempts[id]?.phase = .committing
         guard let attempt = attempts[id], let report = attempt.report else { return }
         var record = attempt.revision.record
@@ -36,8 +40,8 @@ extension WorkerCore {
         switch attempt.phase {
         case .claiming: claimEnded(id, outcome, at: now)
         case .committing: commitEnded(id, outcome, at: now)
-        case .preparing, .ready, .starting, .running, .terminating, .killing, .examining, .reporting, .pausing,
-            .telling, .recovering:
+        case .preparing, .ready, .lookingToClaim, .starting, .running, .terminating, .killing, .examining, .reporting,
+            .lookingToCommit, .pausing, .telling, .recovering:
             break
         }
     }
@@ -69,6 +73,24 @@ extension WorkerCore {
             attempts[id]?.phase = .pausing
             attempts[id]?.due = now + policy.pause
         }
+    }
+
+    /// The record stands as it stood, or only a cancel was asked for since: now the write can be made.
+    mutating func lookedToCommit(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
+        guard let attempt = attempts[id] else { return }
+        if let state = revision.flatMap({ earlierEnd(of: id, in: $0.record) }) {
+            // An earlier write of its end was stored after all, and the record has moved on since.
+            return tell(id, state: state)
+        }
+        guard let revision, isStillOurs(revision.record, attempt) else {
+            actions.append(
+                .notice("attempt \(id) of job \(attempt.job) was closed by somebody else; its end is dropped")
+            )
+            return finish(id)
+        }
+        attempts[id]?.mustLook = false
+        attempts[id]?.revision = revision
+        commit(id, at: now)
     }
 
     private func isStillOurs(_ record: JobRecord, _ attempt: Attempt) -> Bool {
@@ -140,6 +162,7 @@ extension WorkerCore {
         }
         guard revision.record.attempt == id else { return finish(id) }
         attempts[id]?.revision = revision
+        attempts[id]?.mustLook = false
         switch (revision.record.state, report) {
         case (.running, let report?):
             if let code = report.outcome.code, code.isGivenBack || code == .lost { attempts[id]?.ending = .lose }

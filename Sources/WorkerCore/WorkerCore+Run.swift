@@ -49,8 +49,8 @@ extension WorkerCore {
             attempts[id]?.phase = .killing
             actions.append(.kill(id))
         case .pausing: commit(id, at: now)
-        case .preparing, .ready, .claiming, .starting, .killing, .examining, .reporting, .committing, .telling,
-            .recovering:
+        case .preparing, .ready, .lookingToClaim, .claiming, .starting, .killing, .examining, .reporting,
+            .lookingToCommit, .committing, .telling, .recovering:
             break
         }
     }
@@ -59,7 +59,9 @@ extension WorkerCore {
         guard let attempt = attempts[id] else { return }
         switch attempt.phase {
         case .starting, .running, .terminating, .killing: break
-        case .preparing, .ready, .claiming, .examining, .reporting, .committing, .pausing, .telling, .recovering: return
+        case .preparing, .ready, .lookingToClaim, .claiming, .examining, .reporting, .lookingToCommit, .committing,
+            .pausing, .telling, .recovering:
+            return
         }
         attempts[id]?.due = nil
         for remark in end.remarks { actions.append(.notice("job \(attempt.job): \(remark)")) }
@@ -196,6 +198,11 @@ extension WorkerCore {
 
     // MARK: losses
 
+    /// After a time without the bus no revision that was read before it is sure to stand where it stood.
+    mutating func doubtRevisions() {
+        for id in attempts.keys { attempts[id]?.mustLook = true }
+    }
+
     /// After a time without the bus the pool may have given the attempts away.
     mutating func checkRunning() {
         let unread = attempts.values.filter { $0.phase == .running && !$0.isBeingRead }
@@ -216,7 +223,13 @@ extension WorkerCore {
                 return end(id, because: .superseded, at: now)
             }
             attempts[id]?.revision = revision
+            attempts[id]?.mustLook = false
             if revision.record.cancelRequested { end(id, because: .cancelled, at: now) }
+        case .lookingToClaim:
+            attempts[id]?.mustLook = false
+            attempts[id]?.phase = .preparing
+            prepared(id, revision, nil, at: now)
+        case .lookingToCommit: lookedToCommit(id, revision, at: now)
         case .preparing, .ready, .claiming, .starting, .terminating, .killing, .examining, .reporting, .committing,
             .pausing, .telling:
             break

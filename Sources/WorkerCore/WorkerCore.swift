@@ -10,6 +10,7 @@ package struct WorkerCore: Sendable {
     var ids: IdentifierSource
 
     var attempts: [AttemptID: Attempt] = [:]
+    var past = PastAttempts()
     var actions: [WorkerAction] = []
     private var lastNumber: UInt64 = 0
     /// Messages that were asked for and have not come.
@@ -70,7 +71,9 @@ package struct WorkerCore: Sendable {
         case .cardHeld(let hold): cardHeld(hold, at: now)
         case .cardFailed(let reason): cardFailed(reason, at: now)
         case .heartbeatAnswered(let sentAt): heartbeatAnswered(sentAt: sentAt, at: now)
-        case .reconnected: checkRunning()
+        case .reconnected:
+            doubtRevisions()
+            checkRunning()
         case .timerFired: armed = nil
         case .stopAsked: stop(at: now)
         }

@@ -500,4 +500,23 @@ struct WorkerCoreTests {
         bench.handle(.stopAsked)
         #expect(bench.take(.finish))
     }
+
+    @Test func anAttemptThatWasRunIsNotRunAgainWhenItsStreamWasPutBack() throws {
+        let bench = try Bench.serving()
+        let message = try bench.dispatch("a")
+        let first = bench.deliver(message)
+        bench.answer()
+        let attempt = try #require(message.attempt)
+        let record = try #require(bench.take { if case .start(attempt, let record) = $0 { record } else { nil } })
+        bench.handle(.started(attempt, directory: "/"))
+        let started = Bench.Started(attempt: attempt, token: first, job: record.id)
+        #expect(try bench.end(started, .code(0)).words == ["done", "result done"])
+        // The power was cut: the record stands where it was dispatched, and so does its message.
+        bench.records[record.id] = RecordRevision(record: message.record, sequence: message.sequence)
+        let again = bench.deliver(message, number: 77)
+        bench.answer()
+        #expect(bench.take(.ack(again)))
+        #expect(bench.take { if case .start = $0 { true } else { nil } } == nil)
+        #expect(try bench.state("a") == .scheduled, "the leader takes it back")
+    }
 }

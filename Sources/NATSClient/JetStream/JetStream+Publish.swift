@@ -140,6 +140,52 @@ extension JetStream {
         }
     }
 
+    /// The same for a record whose sequence alone does not tell whose it is: a server that lost its power may have put
+    /// the stream back and given the sequence to another revision meanwhile. So nothing is sent again before the record
+    /// was read, and then only if what stands at `expected` is the revision that the write was made from.
+    ///
+    /// - Parameter isBase: whether a record is that revision, by its content.
+    package func compareAndSet(
+        _ payload: [UInt8],
+        to subject: String,
+        stream: String,
+        expected: UInt64,
+        isOurs: @Sendable (StoredMessage) -> Bool,
+        isBase: @Sendable (StoredMessage) -> Bool,
+        until: ContinuousClock.Instant
+    ) async -> CompareAndSetOutcome {
+        var retry = RetryPace(until: until)
+        var wasSent = false
+        while true {
+            let failure: NATSError
+            let isRepetition = wasSent
+            do {
+                if wasSent, let record = try await lastMessage(stream: stream, subject: subject) {
+                    if isOurs(record) { return .stored(sequence: record.sequence) }
+                    guard record.sequence == expected, isBase(record) else { return .conflict(record) }
+                } else if wasSent {
+                    return .conflict(nil)
+                }
+                wasSent = true
+                switch await publish(payload, to: subject, expectedLastSubjectSequence: expected) {
+                case .stored(let ack): return .stored(sequence: ack.sequence)
+                // What stands there now tells whether it is a conflict, or an earlier copy was stored after all.
+                case .refused(let error) where error.isWrongLastSequence:
+                    guard isRepetition else { continue }
+                    failure = NATSError(.timeout, "publish", subject: subject, cause: error.description)
+                case .refused(let error): return .refused(error)
+                case .unknown(let error): failure = error
+                }
+            } catch {
+                guard case .unknown(let cause) = error else {
+                    return .refused(error.apiError ?? Self.unreadable(subject))
+                }
+                failure = cause
+            }
+            if let final = await retry.wait(after: failure, for: connection) { return .unknown(final) }
+        }
+    }
+
     private static func unreadable(_ subject: String) -> JetStreamAPIError {
         JetStreamAPIError(code: 500, errorCode: 0, text: "the record \(subject) cannot be read")
     }
