@@ -43,12 +43,44 @@ struct Registrar: Sendable {
         }
     }
 
-    /// Calls back when somebody else has registered for the card, until the returned watch is closed.
+    /// What stands in the place of this worker's registration.
+    enum Standing: Sendable {
+        case ours(sequence: UInt64)
+        case replaced(WorkerRegistration)
+        case unreadable
+    }
+
+    /// Makes sure that the registration stands, after a time in which the stream may have been put back to an older
+    /// state: one that is gone is written again, since without it nobody would give this worker a job.
+    /// - Throws: `CancellationError` when told to stop.
+    func affirm() async throws -> Standing {
+        while true {
+            try Task.checkCancellation()
+            do {
+                if let current = try await control.read(names.registration(gpu), as: WorkerRegistration.self) {
+                    let isOurs = current.record.incarnation == incarnation
+                    return isOurs ? .ours(sequence: current.sequence) : .replaced(current.record)
+                }
+                logger.warning("the server no longer knows this worker's registration; registering again")
+                if let sequence = try await write(isReleased: false, expected: 0) { return .ours(sequence: sequence) }
+            } catch let error as JetStreamError {
+                logger.warning("the registration cannot be looked up; trying again", metadata: ["error": "\(error)"])
+                try await Task.sleep(for: .milliseconds(Int64.random(in: 500...1500)))
+            } catch let error as MalformedMessage {
+                logger.warning("what stands in the place of this card's registration is \(error)")
+                return .unreadable
+            }
+        }
+    }
+
+    /// Calls back when somebody else has registered for the card, and when the stream may have been put back, until the
+    /// returned watch is closed.
     ///
     /// In a cluster the messages come from any copy of the stream, which may be behind and show a registration that ours has
     /// replaced: the stream's leader is asked before one is believed.
     func watch(
         _ jetStream: JetStream,
+        onDoubt: @escaping @Sendable () -> Void,
         onReplaced: @escaping @Sendable (WorkerRegistration) -> Void
     ) throws(NATSError) -> RegistrationWatch {
         let (strangers, stranger) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
@@ -56,6 +88,7 @@ struct Registrar: Sendable {
         options.filterSubject = names.registration(gpu)
         let consumer = try OrderedConsumer(jetStream, stream: names.controlStream, options: options) {
             [incarnation, logger] event in
+            if case .recreated = event { onDoubt() }
             guard case .message(let message, _) = event else { return }
             do throws(MalformedMessage) {
                 let current = try WorkerRegistration(parsing: message.payload)

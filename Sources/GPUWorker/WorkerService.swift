@@ -215,12 +215,28 @@ struct WorkerService: Sendable {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
         let replaced = Mutex<FatalError?>(nil)
-        let watch = try watch(context, registration.registrar) { error in
-            replaced.withLock { $0 = error }
+        let onReplaced: @Sendable (WorkerRegistration) -> Void = { [gpu = settings.gpu] other in
+            replaced.withLock { $0 = FatalError(replacing: gpu, with: other) }
             // Twice: what runs is ended without waiting for the drain.
             for _ in 0..<2 { mailbox.sendOutcome(.stopAsked) }
         }
-        defer { watch.close() }
+        let doubts = Mailbox<Void>()
+        let watch = try watch(context, registration.registrar, onDoubt: { doubts.sendOutcome(()) }, onReplaced)
+        let registered = Mutex(registration.sequence)
+        let affirming = Task {
+            while !(await doubts.receive().isEmpty) {
+                switch try await registration.registrar.affirm() {
+                case .ours(let sequence): registered.withLock { $0 = sequence }
+                case .replaced(let other): onReplaced(other)
+                case .unreadable: break
+                }
+            }
+        }
+        defer {
+            watch.close()
+            doubts.close()
+            affirming.cancel()
+        }
         let policy = WorkerPolicy(
             slots: settings.settings[Keys.slots],
             ackWait: DurableConsumer.ackWait,
@@ -254,7 +270,7 @@ struct WorkerService: Sendable {
         await keeper.end()
         if let error = replaced.withLock({ $0 }) { throw error }
         context.tell("down", ["reason": "told to stop"])
-        await registration.registrar.release(at: registration.sequence)
+        await registration.registrar.release(at: registered.withLock { $0 })
     }
 }
 
@@ -263,12 +279,11 @@ extension WorkerService {
     private func watch(
         _ context: WorkerContext,
         _ registrar: Registrar,
-        _ onReplaced: @escaping @Sendable (FatalError) -> Void
+        onDoubt: @escaping @Sendable () -> Void,
+        _ onReplaced: @escaping @Sendable (WorkerRegistration) -> Void
     ) throws(FatalError) -> RegistrationWatch {
         do throws(NATSError) {
-            return try registrar.watch(context.jetStream) { [gpu = settings.gpu] other in
-                onReplaced(FatalError(replacing: gpu, with: other))
-            }
+            return try registrar.watch(context.jetStream, onDoubt: onDoubt, onReplaced: onReplaced)
         } catch {
             throw FatalError(.internalDefect, "the registration of card \(settings.gpu) cannot be followed: \(error)")
         }

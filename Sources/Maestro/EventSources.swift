@@ -21,18 +21,23 @@ final class EventSources: Sendable {
     private let requests: RequestDesk
     /// What to add to a time of the server to get one of ours.
     private let serverClockOffset: Duration
+    /// The server that the term began with; each start of one has another id. Nil if there was no connection.
+    private let server: String?
     private let state = Mutex(State())
 
+    /// - Parameter mailbox: closed when the connection comes back to another server than `server`.
     init(
         context: MaestroContext,
         mailbox: Mailbox<SchedulerEvent>,
         requests: RequestDesk,
-        serverClockOffset: Duration
+        serverClockOffset: Duration,
+        server: String?
     ) {
         self.context = context
         self.mailbox = mailbox
         self.requests = requests
         self.serverClockOffset = serverClockOffset
+        self.server = server
     }
 
     /// Starts to listen: to workers and results before the records, so that nothing falls between.
@@ -54,10 +59,12 @@ final class EventSources: Sendable {
         try listen(names.workerDown) { message throws(MalformedMessage) in
             .workerDown(try WorkerNotice(parsing: message.payload))
         }
-        let observer = context.connection.addObserver { [mailbox] event in
-            if case .reconnected = event { mailbox.send(.reconnected) }
+        let observer = context.connection.addObserver { [weak self] event in
+            if case .reconnected(let info) = event { self?.noteReconnected(to: info) }
         }
         state.withLock { $0.observer = observer }
+        // It may have come back to another one before anybody watched.
+        if let info = context.connection.serverInfo, info.serverID != server { mailbox.close() }
         try follow(names.controlStream, nil, .lastPerSubject) { [weak self] in self?.noteControl($0) }
         try follow(names.eventsStream, names.resultPrefix + ".*", .new, headersOnly: true) { [weak self] in
             self?.noteResult($0)
@@ -70,6 +77,12 @@ final class EventSources: Sendable {
         observer?.cancel()
         for subscription in subscriptions { subscription.cancel() }
         for consumer in consumers { consumer.close() }
+    }
+
+    private func noteReconnected(to info: ServerInfo) {
+        if info.serverID == server { return mailbox.send(.reconnected) }
+        context.logger.notice("the server was started again: the term begins anew", metadata: ["url": "\(info.url)"])
+        mailbox.close()
     }
 
     private func listen(

@@ -24,17 +24,20 @@ struct LeaderTerm: Sendable {
         submissions = SubmissionDesk(context: context, mailbox: mailbox)
     }
 
-    /// Leads until the task is cancelled.
+    /// Leads until the task is cancelled, or until it is another server that answers: one that lost its power may have put
+    /// its streams back, each a little differently, and nothing that was heard before it came back need be true.
     /// - Throws: what only a person can put right.
     func run() async throws(FatalError) {
         guard try await prepare(), let beginning = await beginning() else { return }
+        let server = context.connection.serverInfo?.serverID
         submissions.serverClockOffset = beginning.offset
         mailbox.sendOutcome(.began(resultsPlace: beginning.place, serverClockOffset: beginning.offset))
         let sources = EventSources(
             context: context,
             mailbox: mailbox,
             requests: requests,
-            serverClockOffset: beginning.offset
+            serverClockOffset: beginning.offset,
+            server: server
         )
         do {
             try sources.start()
@@ -45,6 +48,8 @@ struct LeaderTerm: Sendable {
         await withTaskCancellationHandler {
             await withDiscardingTaskGroup { group in
                 await serve(timer: timer, in: &group)
+                unsettled.close()
+                submissions.stop()
                 group.cancelAll()
             }
         } onCancel: {

@@ -33,7 +33,10 @@ struct MaestroService: Sendable {
             duration: settings.lease,
             logger: logger,
             watchdog: context.watchdog,
-            term: { trust throws(FatalError) in try await LeaderTerm(context: context, trust: trust).run() },
+            term: { trust throws(FatalError) in
+                // A term ends before the lead does when the server was started again.
+                while !Task.isCancelled { try await LeaderTerm(context: context, trust: trust).run() }
+            },
             standby: { lease in
                 let body: JSON = [
                     "event": "standby", "leader": .string(lease.holder.text), "leader_host": .string(lease.host),
