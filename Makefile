@@ -34,11 +34,25 @@ build: deps-build
 	swift build -c release --static-swift-stdlib
 
 .PHONY: test
-test: unit-test example-test gpucache-test system-test example-opencl chaos-test ## unit tests, then the system tests, each with its time
+test: unit-test sim-test example-test gpucache-test system-test example-opencl chaos-test ## unit tests, simulation, then the system tests, each with its time
 
 .PHONY: unit-test
 unit-test: deps-build deps-test ## the Swift tests alone
 	scripts/timed "unit tests" swift test $(SWIFT_TEST_FLAGS)
+
+.PHONY: sim-test
+sim-test: build ## 2,000 simulated clusters alone
+	scripts/timed "simulation" $(BIN_DIR)/cluster-sim --seeds 2000
+
+.PHONY: sim
+sim: deps-build ## simulated clusters: SEEDS=n FIRST=m, or SEED=m to see one fail
+	swift build -c release --static-swift-stdlib --product cluster-sim
+	$(BIN_DIR)/cluster-sim $(if $(SEED),--first $(SEED) --seeds 1,--first $(or $(FIRST),1) --seeds $(or $(SEEDS),2000))
+
+.PHONY: sim-mutants
+sim-mutants: deps-build ## takes each rule of the design away, and sees the simulation notice
+	swift build -c release --static-swift-stdlib --product cluster-sim
+	scripts/timed "mutants" $(BIN_DIR)/cluster-sim --mutants --first $(or $(FIRST),1) --seeds $(or $(SEEDS),2000)
 
 .PHONY: gpucache-test
 gpucache-test: deps-deploy venv ## the caches and the shell tools alone (all of it as root, where overlays can be mounted)

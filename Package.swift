@@ -40,6 +40,7 @@ let package = Package(
         // For trying, testing and measuring: not part of the packages.
         .executable(name: "fake-rig", targets: ["FakeRigTool"]),
         .executable(name: "maestro-bench", targets: ["BenchTool"]),
+        .executable(name: "cluster-sim", targets: ["ClusterSim"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -173,8 +174,20 @@ let package = Package(
         // The simulated cluster
         .target(
             name: "ClusterSimulation",
-            dependencies: ["JobModel", "NATSClient", "SchedulerCore", "WireJSON", "WorkerCore"],
+            dependencies: [
+                "JobModel", "SchedulerCore", "WireJSON", "WorkerCore",
+                .product(name: "HeapModule", package: "swift-collections"),
+            ],
             path: "Tests/ClusterSimulation",
+            swiftSettings: strict
+        ),
+
+        .executableTarget(
+            name: "ClusterSim",
+            dependencies: [
+                "ClusterSimulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/ClusterSim",
             swiftSettings: strict
         ),
 
@@ -185,6 +198,7 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(name: "TaskSigningTests", dependencies: ["TaskSigning"], swiftSettings: strictUnsafe),
+        .testTarget(name: "ClusterSimulationTests", dependencies: ["ClusterSimulation"], swiftSettings: strict),
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "WorkerCoreTests", dependencies: ["WorkerCore", "JobModel"], swiftSettings: strict),
         .testTarget(
