@@ -100,7 +100,9 @@ struct Attempt: Sendable {
     var hasProcess: Bool {
         switch phase {
         case .starting, .running, .terminating, .killing: true
-        case .preparing, .ready, .claiming, .examining, .reporting, .committing, .pausing, .telling, .recovering: false
+        case .preparing, .ready, .lookingToClaim, .claiming, .examining, .reporting, .lookingToCommit, .committing,
+            .pausing, .telling, .recovering:
+            false
         }
     }
 
