@@ -96,16 +96,31 @@ package final class CgroupTree: Sendable {
             // In this order: what an earlier life was about to start goes from its leaf into an attempt's cgroup.
             var isClean = try endNeighbours(in: root.open(leaf))
             for name in try cgroups(in: root) where name != leaf {
-                let cgroup = try root.open(name)
-                if try AttemptCgroup.isPopulated(cgroup) {
-                    isClean = false
-                    try cgroup.writeInPlace("1", to: "cgroup.kill")
-                    guard try AttemptCgroup.waitUntilEmpty(cgroup, deadline) else { throw Errno(ETIMEDOUT) }
-                }
-                _ = remove(name, from: root, depth: 0)
+                if try !wasEmpty(name, in: root, until: deadline) { isClean = false }
             }
             if isClean { return }
             guard deadline > .now else { throw Errno(ETIMEDOUT) }
+        }
+    }
+
+    /// Kills what is in the cgroup of an attempt, and removes it; whether there was nothing to do.
+    private static func wasEmpty(
+        _ name: String,
+        in root: borrowing Directory,
+        until deadline: ContinuousClock.Instant
+    ) throws(Errno) -> Bool {
+        do throws(Errno) {
+            let cgroup = try root.open(name)
+            let isPopulated = try AttemptCgroup.isPopulated(cgroup)
+            if isPopulated {
+                try cgroup.writeInPlace("1", to: "cgroup.kill")
+                guard try AttemptCgroup.waitUntilEmpty(cgroup, deadline) else { throw Errno(ETIMEDOUT) }
+            }
+            _ = remove(name, from: root, depth: 0)
+            return !isPopulated
+        } catch  where error.code == ENODEV || error == .noSuchFile {
+            // Somebody else has removed it meanwhile.
+            return false
         }
     }
 

@@ -56,11 +56,10 @@ extension WorkerCore {
             actions.append(.notice("attempt \(id) of job \(record.id) was run before, and is not run again"))
             drop(id)
         case (.scheduled, true):
-            guard let objection else {
-                attempts[id]?.phase = .ready
-                return
-            }
-            reject(id, objection, at: now)
+            if let objection { return reject(id, objection, at: now) }
+            attempts[id]?.phase = .ready
+            // It was being claimed when the worker was told to stop, or the card was held.
+            if isDraining || hold != nil { giveBackWaiting() }
         case (.running, true):
             // Claimed in this life, and not in hand any more: it has ended, and its record will say so.
             drop(id)

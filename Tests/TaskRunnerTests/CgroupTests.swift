@@ -47,8 +47,8 @@ struct CgroupTests {
     @Test func whatHidesEverythingEndsWithItsTask() async {
         await #expect(processExitsWith: .success) {
             let world = try CgroupLab()
-            let started = try world.lab.start(world.lab.spec(["sh", "-c", "\(CgroupLab.hide); echo; read _ < fifo"]))
             #expect(mkfifo(world.lab.directory.path + "/fifo", 0o600) == 0)
+            let started = try world.lab.start(world.lab.spec(["sh", "-c", "\(CgroupLab.hide); echo; read _ < fifo"]))
             let hidden = try #require(await Int32(started.lines(1)[0]))
             let known = try #require(try world.lab.runner.processes().first)
             #expect(known.pids.contains(hidden))

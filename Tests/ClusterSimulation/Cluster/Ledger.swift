@@ -103,7 +103,9 @@ final class Ledger {
         if errorIDs.contains(where: told.contains) { refused.insert("\(job) \(digest)") }
         guard let record = self[job] else {
             // It may have been refused before the record of the one before it was stored.
-            if cases[job]?.isRemoved != true, !refused.contains("\(job) \(digest)") { violate("the submission of \(job) is gone and there is no record", job) }
+            if cases[job]?.isRemoved != true, !refused.contains("\(job) \(digest)") {
+                violate("the submission of \(job) is gone and there is no record", job)
+            }
             return
         }
         guard record.digest != digest, !(record.state == .cancelled && record.submission.isEmpty) else { return }
