@@ -287,14 +287,15 @@ class TestWorkersComeAndGo:
         pool = make_pool()
         pool.start_maestro()
         pool.start_worker(0, SLOTS=3)
-        os.mkfifo(f"{pipe}-go")
         for number in range(3):
-            pool.bus.submit(task_id=f"side-{number}", type="shell", shell=f"echo up > {pipe}; cat < {pipe}-go")
+            go = f"{pipe}-go{number}"
+            os.mkfifo(go)
+            pool.bus.submit(task_id=f"side-{number}", type="shell", shell=f"echo up > {pipe}; cat < {go}")
         assert [pipe.line() for _ in range(3)] == ["up"] * 3
-        # All three are open at once: a writer that closes lets all of them end.
-        Path(f"{pipe}-go").write_text("")
         for number in range(3):
-            pool.wait_state(f"side-{number}", "done", "running")
+            # Opening it waits for the job to have opened it, and closing it lets the job end.
+            Path(f"{pipe}-go{number}").write_text("")
+            assert pool.wait_state(f"side-{number}")["state"] == "done"
 
 
 class TestMaestrosComeAndGo:

@@ -20,6 +20,8 @@ class Part {
     let rate: Double
     var cut: Cut?
     private var frozenUntil: Timestamp?
+    /// What is to be done when the process goes on, in its order.
+    private var deferred: [() -> Void] = []
     private var lastTrouble = Agenda.beginning
     private var base = Agenda.beginning
     private var startedAt = Agenda.beginning
@@ -71,10 +73,17 @@ class Part {
 
     private func take(_ step: @escaping () -> Void, _ life: Int) {
         guard isRunning, life == self.life else { return }
-        if let end = frozenUntil, end > cluster.now {
-            return cluster.agenda.at(end) { [self] in take(step, life) }
-        }
-        step()
+        guard let end = frozenUntil, end > cluster.now else { return step() }
+        if deferred.isEmpty { cluster.agenda.at(end) { [self] in goOn() } }
+        deferred.append { [self] in take(step, life) }
+    }
+
+    /// Does what was deferred, unless it is stopped for longer.
+    private func goOn() {
+        if let end = frozenUntil, end > cluster.now { return cluster.agenda.at(end) { [self] in goOn() } }
+        let steps = deferred
+        deferred = []
+        for step in steps { step() }
     }
 
     /// Half a second to one and a half, as after each failure that may pass.
@@ -114,6 +123,7 @@ class Part {
         lastTrouble = cluster.now
         frozenUntil = nil
         cut = nil
+        cluster.agenda.at(cluster.now) { [self] in goOn() }
     }
 }
 
