@@ -52,6 +52,7 @@ struct MaestroSettings: Sendable {
         policy.maxLost = settings[Keys.maxLost]
         policy.idHorizon = settings.duration(PoolKeys.idHorizon)
         policy.resultGrace = settings.duration(Keys.resultGrace)
+        policy.resultsLag = settings.duration(Keys.resultsLag)
         policy.keepDoneFor = max(.seconds(settings[Keys.keepDoneFor] * 3600), policy.idHorizon)
         policy.keepDone = settings[Keys.keepDone]
         policy.quarantineMax = settings[Keys.quarantineMax]
@@ -160,6 +161,12 @@ struct MaestroSettings: Sendable {
             in: 1...600,
             help: "how long a worker has to publish a result before maestro does"
         )
+        static let resultsLag = SettingKey<Double>.seconds(
+            "RESULTS_LAG_SEC",
+            default: 150,
+            in: 0...3600,
+            help: "how long a result must have been stored before it counts as safe from a power cut of the server"
+        )
         static let keepDoneFor = SettingKey<Int>.wholeNumber(
             "KEEP_DONE_HOURS",
             default: 720,
@@ -190,7 +197,7 @@ struct MaestroSettings: Sendable {
             defaultTimeout.declaration, maxRetries.declaration, retryBackoff.declaration, maxQueue.declaration,
             maxJobsPerSubmitter.declaration, maxWait.declaration, claimTimeout.declaration, maxLost.declaration,
             PoolKeys.idHorizon.declaration,
-            resultGrace.declaration, keepDoneFor.declaration, keepDone.declaration, lease.declaration,
+            resultGrace.declaration, resultsLag.declaration, keepDoneFor.declaration, keepDone.declaration, lease.declaration,
             heartbeat.declaration,
         ]
 

@@ -381,7 +381,7 @@ class Pool:
 
     # Short, so that losses are found quickly; every test may override them.
     SETTINGS = {"HEARTBEAT_SEC": "1", "METRICS_SEC": "1", "HEARTBEAT_TTL_SEC": "4", "METRICS_TTL_SEC": "4",
-                "LEASE_SEC": "2", "RETRY_BACKOFF_SEC": "0.1", "KILL_GRACE_SEC": "1"}
+                "LEASE_SEC": "2", "RETRY_BACKOFF_SEC": "0.1", "KILL_GRACE_SEC": "1", "RESULTS_LAG_SEC": "0"}
 
     def __init__(self, directory: Path, server: Any = None, **settings: Any):
         self.directory = directory

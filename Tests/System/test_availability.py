@@ -117,7 +117,7 @@ def test_what_can_be_read_while_nobody_leads(make_pool):
     assert "said" in ctl("logs", "ended")
     assert "card 7" in ctl("why", "waits")
     assert "0" in ctl("gpus")
-    assert "none leads" in ctl("status", status=69)
+    assert "No maestro answers" in ctl("status", status=69)
     ctl("wait", "ended")
     # What needs a decision says that there is nobody to take it.
     for order in (["cancel", "waits"], ["cordon", "0"], ["drain", "0"]):
