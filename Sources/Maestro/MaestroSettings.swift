@@ -197,7 +197,8 @@ struct MaestroSettings: Sendable {
             defaultTimeout.declaration, maxRetries.declaration, retryBackoff.declaration, maxQueue.declaration,
             maxJobsPerSubmitter.declaration, maxWait.declaration, claimTimeout.declaration, maxLost.declaration,
             PoolKeys.idHorizon.declaration,
-            resultGrace.declaration, resultsLag.declaration, keepDoneFor.declaration, keepDone.declaration, lease.declaration,
+            resultGrace.declaration, resultsLag.declaration, keepDoneFor.declaration, keepDone.declaration,
+            lease.declaration,
             heartbeat.declaration,
         ]
 
