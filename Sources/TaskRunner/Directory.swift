@@ -69,20 +69,19 @@ struct Directory: ~Copyable, Sendable {
     }
 
     /// Lets a group make entries in the directory, and remove its own alone.
-    borrowing func share(with group: gid_t) throws(Errno) {
+    borrowing func share(with group: gid_t) throws(Errno) { try open(to: group, with: 0o1770) }
+
+    /// Lets a group list and enter the directory, whatever the umask was when it was made.
+    borrowing func admit(_ group: gid_t) throws(Errno) { try open(to: group, with: 0o050) }
+
+    /// Makes the directory a group's, and adds to its mode. Does nothing where it is so.
+    private borrowing func open(to group: gid_t, with added: mode_t) throws(Errno) {
         let status = try descriptor.status()
-        let mode: mode_t = status.st_mode & 0o7777 | 0o1770
+        let mode: mode_t = status.st_mode & 0o7777 | added
         if status.st_gid != group, fchown(descriptor.number, uid_t.max, group) != 0 { throw Errno.current }
         if status.st_mode & 0o7777 != mode, fchmod(descriptor.number, mode) != 0 { throw Errno.current }
     }
 
-    /// Lets a group list and enter the directory, whatever the umask was when it was made.
-    borrowing func admit(_ group: gid_t) throws(Errno) {
-        let status = try descriptor.status()
-        let mode: mode_t = status.st_mode & 0o7777 | 0o050
-        if status.st_gid != group, fchown(descriptor.number, uid_t.max, group) != 0 { throw Errno.current }
-        if status.st_mode & 0o7777 != mode, fchmod(descriptor.number, mode) != 0 { throw Errno.current }
-    }
     /// Opens an entry that is nearly always there; makes it like ``make(_:)`` when it is not a directory yet.
     borrowing func openOrMake(_ name: String) throws(Errno) -> Directory {
         do throws(Errno) {
