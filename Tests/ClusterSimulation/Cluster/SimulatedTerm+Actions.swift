@@ -154,25 +154,15 @@ extension SimulatedTerm {
     }
 
     private func publishError(_ event: ErrorEvent, messageID: String, settling tokens: [UInt64]) {
-        connection.publishUntilDefinite(
-            .event(event.encoded()),
-            to: names.error,
-            messageID: messageID,
-            until: never,
-            while: { [self] in !isOver }
-        ) { [self] outcome in
-            switch outcome {
-            case .stored: settle(tokens)
-            case .unknown: break
-            case .refused, .wrongLastSequence:
-                maestro.afterFailure { [self] in
-                    if !isOver { publishError(event, messageID: messageID, settling: tokens) }
-                }
-            }
-        }
+        publish(event, messageID: messageID) { [self] in settle(tokens) }
     }
 
     private func tellLoss(_ job: JobID, _ attempt: AttemptID, _ event: ErrorEvent, _ messageID: String) {
+        publish(event, messageID: messageID) { [self] in receive(.lossTold(job, attempt)) }
+    }
+
+    /// Goes on until the event is stored, or the term is over.
+    private func publish(_ event: ErrorEvent, messageID: String, _ done: @escaping () -> Void) {
         connection.publishUntilDefinite(
             .event(event.encoded()),
             to: names.error,
@@ -181,10 +171,10 @@ extension SimulatedTerm {
             while: { [self] in !isOver }
         ) { [self] outcome in
             switch outcome {
-            case .stored: receive(.lossTold(job, attempt))
+            case .stored: done()
             case .unknown: break
             case .refused, .wrongLastSequence:
-                maestro.afterFailure { [self] in if !isOver { tellLoss(job, attempt, event, messageID) } }
+                maestro.afterFailure { [self] in if !isOver { publish(event, messageID: messageID, done) } }
             }
         }
     }
