@@ -249,6 +249,29 @@ struct DoctorTests {
         #expect(found() == ["worker_stranger"])
     }
 
+    @Test func howJobsAreHeldIsToldOnceForEachHost() throws {
+        var ids = IdentifierSource(seed: 1)
+        var pool = PoolFacts()
+        func add(_ gpu: String, _ facts: JSONObject) throws {
+            let gpu = try #require(GPUID(gpu))
+            let life = Incarnation(from: &ids)
+            var worker = try registration(gpu, life)
+            worker.facts = facts
+            pool.registrations[gpu] = worker
+            pool.heard[life] = heartbeat(gpu, life, secondsAgo: 4)
+        }
+        try add("0", ["job_cgroups": true, "job_limits": ["memory", "pids"]])
+        try add("1", [:])
+        #expect(WorkerExam.judge(pool, [], now: now).isEmpty)
+        try add("2", ["job_cgroups": false, "job_limits": []])
+        try add("3", ["job_cgroups": false, "job_limits": []])
+        try add("4", ["job_cgroups": true, "job_limits": ["pids"]])
+        let findings = WorkerExam.judge(pool, [], now: now)
+        #expect(codes(findings) == ["jobs_uncontained", "jobs_unlimited"])
+        #expect(findings.map(\.isWrong) == [false, false])
+        #expect(findings.first?.evidence.contains("cards 2 3") == true)
+    }
+
     @Test func theServersClockIsWhatAgesAreCountedBy() throws {
         var pool = PoolFacts()
         pool.clockOffset = 3600

@@ -105,6 +105,7 @@ enum WorkerExam {
                 findings.append(self.version(place, version))
             }
         }
+        findings += confinement(facts)
         findings += strangers(facts, now: now)
         return findings
     }
@@ -166,6 +167,45 @@ enum WorkerExam {
             evidence: "what it told when it began",
             advice: "mixed versions work together; finish the upgrade when it suits"
         )
+    }
+
+    /// How the jobs of each host are held, where the system could hold them better; one finding for a host and a lack.
+    private static func confinement(_ facts: PoolFacts) -> [Finding] {
+        var uncontained: [String: [GPUID]] = [:]
+        var unlimited: [String: [GPUID]] = [:]
+        for (gpu, registration) in facts.registrations.sorted(by: { $0.key < $1.key }) where !registration.isReleased {
+            // A worker of an older version does not tell.
+            guard let hasCgroups = registration.facts["job_cgroups"]?.boolValue else { continue }
+            let limits = registration.facts["job_limits"]?.arrayValue?.compactMap(\.stringValue) ?? []
+            if !hasCgroups {
+                uncontained[registration.host, default: []].append(gpu)
+            } else if !limits.contains("memory") || !limits.contains("pids") {
+                unlimited[registration.host, default: []].append(gpu)
+            }
+        }
+        func list(_ cards: [GPUID]) -> String { "cards " + cards.map(\.text).joined(separator: " ") }
+        let findings = uncontained.sorted { $0.key < $1.key }.map { host, cards in
+            Finding(
+                .workers,
+                .note,
+                "jobs_uncontained",
+                "jobs on \(host) have no cgroups of their own",
+                evidence: "job_cgroups is false: \(list(cards))",
+                advice: "run the workers as systemd units (gpu-worker@N, Delegate=yes), or set JOB_CGROUP; "
+                    + "until then processes are told by session, descent, environment and pipes"
+            )
+        }
+        return findings
+            + unlimited.sorted { $0.key < $1.key }.map { host, cards in
+                Finding(
+                    .workers,
+                    .note,
+                    "jobs_unlimited",
+                    "jobs on \(host) cannot be limited in memory and processes as a whole",
+                    evidence: "job_limits lacks memory or pids: \(list(cards))",
+                    advice: "give the unit these controllers (cgroup v2; see cgroup.controllers of its slice)"
+                )
+            }
     }
 
     /// Heartbeats of lives that no registration names: a second worker under one id.
