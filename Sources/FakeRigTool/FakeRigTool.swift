@@ -6,18 +6,7 @@ import Foundation
 ///     fake-rig 12xrx580,8xgtx1660 [SEED] [--alive]
 ///
 /// prints one line of JSON, `{"root":…,"environment":{…},"cards":[{"pci":…,"kind":…},…]}`, then carries out the
-/// commands that come on stdin, a line each, and answers each by a line, `ok` or what was wrong. It removes the
-/// machine when its stdin ends. With `--alive` the readings move a little by themselves. The cards are not real: nothing
-/// computes on them.
-///
-///     set CARD ATTRIBUTE VALUE        a file of the card's PCI device: gpu_busy_percent, hwmon/temp1_input
-///     fault CARD ATTRIBUTE [FAULT]    its reads fail ("errno 5") or are slow ("delay 3000"); without FAULT no longer
-///     write-fault CARD ATTRIBUTE [FAULT]     the same for writes to it
-///     answer CARD KEY [VALUE]         what the amdgpu driver answers: errno, vram_lost, accel_working
-///     nvml CARD KEY [VALUE]           what NVML answers for the card: temperature, return, xid
-///     pull CARD                       takes it out of the machine
-///
-/// CARD is a PCI address.
+/// commands of its ``help``.
 @main
 struct FakeRigTool {
     static func main() {
@@ -29,7 +18,30 @@ struct FakeRigTool {
         }
     }
 
+    private static let help = """
+        USAGE: fake-rig RIG [SEED] [--alive]
+
+        Makes up a machine with graphics cards for other programs, as RIG says: 12xrx580,8xgtx1660
+        The cards are not real: nothing computes on them. Prints one line of JSON (root, environment,
+        cards), then carries out the commands on standard input, one in a line, and answers each
+        by ok or by what was wrong. The machine is gone when standard input ends.
+
+          --alive   the readings move a little by themselves
+
+        COMMANDS (CARD is a PCI address):
+          set CARD ATTRIBUTE VALUE             a file of the card: gpu_busy_percent
+          fault CARD ATTRIBUTE [FAULT]         its reads fail ("errno 5"), or are slow ("delay 3000")
+          write-fault CARD ATTRIBUTE [FAULT]   the same for writes
+          answer CARD KEY [VALUE]              what amdgpu answers: errno, vram_lost, accel_working
+          nvml CARD KEY [VALUE]                what NVML answers: temperature, return, xid
+          pull CARD                            takes it out of the machine
+
+        """
+
     private static func run(_ arguments: [String]) throws {
+        if arguments.contains("--help") || arguments.contains("-h") {
+            return FileHandle.standardOutput.write(Data(help.utf8))
+        }
         let words = arguments.filter { $0 != "--alive" }
         let seed = words.dropFirst().first.flatMap { UInt64($0) } ?? 1
         let cards = try FakeCard.rig(words.first ?? "", seed: seed)

@@ -170,7 +170,7 @@ struct Registrar: Sendable {
         )
         guard try await isHeard(current.incarnation) else { return }
         throw FatalError(
-            .cardTaken,
+            .taken,
             "card \(gpu) belongs to a living worker on \(current.host) (pid \(current.processID)); stop that one, or give "
                 + "this machine a NODE_NAME of its own"
         )

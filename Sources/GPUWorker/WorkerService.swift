@@ -300,14 +300,14 @@ extension FatalError {
             )
         } else {
             let who = "process \(other.processID) on host \(other.host)"
-            self.init(.cardTaken, "\(who) has taken card \(gpu) over, since this worker was not heard of")
+            self.init(.taken, "\(who) has taken card \(gpu) over, since this worker was not heard of")
         }
     }
 
     /// Why a worker cannot begin on this machine.
     fileprivate init(_ error: TaskRunnerError, _ settings: WorkerSettings) {
         switch error.code {
-        case .locked: self.init(.cardTaken, "card \(settings.gpu): \(error)")
+        case .locked: self.init(.taken, "card \(settings.gpu): \(error)")
         case .file, .workingDirectory, .outsideCache:
             self.init(
                 .configuration,

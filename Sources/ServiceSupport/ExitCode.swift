@@ -16,8 +16,8 @@ package enum ExitCode: Int32, Sendable {
     case unavailable = 69
     /// A defect of ours.
     case internalDefect = 70
-    /// Another worker has this card.
-    case cardTaken = 73
+    /// Another process has it: a worker this card, an `up` this directory.
+    case taken = 73
     /// A file of this program's own cannot be written or read.
     case inputOutput = 74
     /// Not now: the deadline passed, or the queue is full. The same again later may work.

@@ -43,6 +43,18 @@ def test_a_rig_that_cannot_be_is_one_line(tmp_path: Path):
     assert "3xvoodoo" in ended.stderr and "rx580" in ended.stderr, "it names the kinds that there are"
 
 
+def test_two_pools_do_not_share_a_directory(tmp_path: Path):
+    inner = f'"{BIN_DIR}/maestroctl" up --dir "{tmp_path}/pool" --port 0 -- true; echo "ended with $?"'
+    ended = up("--dir", tmp_path / "pool", "--port", 0, "--workers", 1, "--", "/bin/sh", "-c", inner)
+    assert ended.stdout.splitlines()[-1] == "ended with 73"
+    assert "another maestroctl up" in ended.stderr and "--dir" in ended.stderr
+
+
+def test_the_made_up_machine_explains_itself():
+    said = subprocess.run([BIN_DIR / "fake-rig", "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "USAGE: fake-rig" in said and "not real" in said and max(map(len, said.splitlines())) <= 100
+
+
 def test_without_the_program_it_says_where_it_is_from(tmp_path: Path):
     alone = tmp_path / "maestroctl"
     shutil.copy(BIN_DIR / "maestroctl", alone)

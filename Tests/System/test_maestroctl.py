@@ -59,7 +59,7 @@ class TestSubmit:
             (["--type", "cmd", "--cmd", "echo", "--json", "--wait"], "--json --wait\n"),
             (["--cmd", "printf", "%s|", "a b", "c"], "a b|c|"),
             (["--env", "A=1 2", "--env", "B==", "--", "sh", "-c", 'echo "$A$B"'], "1 2=\n"),
-            (["--name", "a name", "--timeout", "1m", "--priority", "3", "--", "echo", "all"], "all\n"),
+            (["--name", "a name", "--timeout", "1m", "--priority", "-3", "--", "echo", "all"], "all\n"),
         ],
     )
     def test_every_way_to_say_what_to_run(self, ctl: Ctl, task_id: str, arguments: list[str], output: str):
@@ -94,6 +94,7 @@ class TestSubmit:
             (["submit", "true"], 64, ["'true'", "stands after --"]),
             (["submt"], 64, ["submt", "did you mean submit?"]),
             (["submit", "--gpu", "0.5", "--", "true"], 65, ['not "0.5"']),
+            (["submit", "--timeout", "-1", "--", "true"], 64, ["'-1'", "a time is 90, 10m"]),
             (["submit", "--timeout", "0", "--", "true"], 65, ["timeout is 0.0 seconds; allowed are"]),
             (["show", "a b"], 64, ["letters, digits"]),
             (["cordon", "x.y"], 64, ["rig1-3"]),

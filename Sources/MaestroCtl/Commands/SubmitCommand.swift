@@ -80,8 +80,14 @@ struct SubmitCommand: AsyncParsableCommand {
         let client = try await pool.connect()
         try await client.requirePool()
         let keeper = try await journal.keeper(for: client)
+        guard wait || follow else {
+            try await Self.send(submission, client, keeper, isJSON: json)
+            return await client.close()
+        }
+        // From here on Ctrl-C is told what it leaves behind, also between the submission and the wait.
+        let interrupts = Self.endOnInterrupt(submission.id)
         try await Self.send(submission, client, keeper, isJSON: json)
-        guard wait || follow else { return await client.close() }
+        interrupts.cancel()
         let live = LiveFollow(client: client, job: submission.id, isJSON: json)
         let end = try await live.run()
         keeper.noteEnded([submission.id])
@@ -90,6 +96,17 @@ struct SubmitCommand: AsyncParsableCommand {
             throw FatalError(.badTask, Self.conflict(submission.id))
         }
         try Self.leave(with: end.record)
+    }
+
+    /// Ends the program on Ctrl-C while a submission has no answer yet.
+    private static func endOnInterrupt(_ id: JobID) -> Task<Void, Never> {
+        let interrupts = Interrupts.stream()
+        return Task {
+            for await _ in interrupts {
+                Console.say("\nWhether \(id) was taken is unknown: maestroctl show \(id)")
+                Glibc.exit(Interrupts.exitStatus)
+            }
+        }
     }
 
     /// Writes one job down, submits it and prints its id.

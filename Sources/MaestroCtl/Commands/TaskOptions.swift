@@ -25,16 +25,27 @@ struct TaskOptions: ParsableArguments {
     var cwd: String?
     @Option(help: ArgumentHelp("A variable for the job's environment; may be repeated.", valueName: "K=V"))
     var env: [String] = []
-    @Option(help: ArgumentHelp("How long one attempt may run (90, 10m, 1.5h).", valueName: "time"))
+    // Values that begin with a minus are values, and refused (or not) for what they say.
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("How long one attempt may run (90, 10m, 1.5h).", valueName: "time")
+    )
     var timeout: TimeSpan?
     @Option(
         name: [.customLong("max-retries"), .customLong("retries")],
+        parsing: .unconditional,
         help: ArgumentHelp("How many failed attempts are followed by another.", valueName: "n")
     )
     var maxRetries: Int?
-    @Option(help: ArgumentHelp("-100 to 100; higher is placed first.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("-100 to 100; higher is placed first.", valueName: "n")
+    )
     var priority: Int?
-    @Option(help: ArgumentHelp("How long the job may wait for a card before it fails.", valueName: "time"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("How long the job may wait for a card before it fails.", valueName: "time")
+    )
     var maxWait: TimeSpan?
     @Option(
         help: ArgumentHelp(
@@ -43,9 +54,15 @@ struct TaskOptions: ParsableArguments {
         )
     )
     var cacheKey: [String] = []
-    @Option(help: ArgumentHelp("How much memory the job may use at most, in MB.", valueName: "MB"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("How much memory the job may use at most, in MB.", valueName: "MB")
+    )
     var memory: Int?
-    @Option(help: ArgumentHelp("How many processes and threads it may have at most.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("How many processes and threads it may have at most.", valueName: "n")
+    )
     var maxProcesses: Int?
     @Option(
         help: ArgumentHelp(

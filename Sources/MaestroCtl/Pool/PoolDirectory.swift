@@ -68,7 +68,7 @@ final class PoolDirectory: Sendable {
             let owner = owner(of: path)
             close(descriptor)
             throw FatalError(
-                .failure,
+                .taken,
                 "another maestroctl up\(owner) has this directory; use that pool, end it, or choose another --dir"
             )
         }
