@@ -18,6 +18,8 @@ final class TaskLauncher: Sendable {
         /// The mailbox was told of the start; the end is held back until then.
         var isStarted = false
         var end: ProcessEnd?
+        /// Nothing of it is alive.
+        var isLeft = true
     }
 
     private struct State {
@@ -101,10 +103,7 @@ final class TaskLauncher: Sendable {
             now: { [clock = context.clock] in clock.now() },
             logger: context.logger
         )
-        state.withLock { state in
-            state.live[attempt] = Live(job: record.id, streamer: streamer)
-            state.journaled.insert(attempt)
-        }
+        state.withLock { $0.live[attempt] = Live(job: record.id, streamer: streamer) }
         await work.run { [self] in
             do throws(LaunchFailure) {
                 let directory = try launch(attempt, record, streamer)
@@ -129,7 +128,8 @@ final class TaskLauncher: Sendable {
             let settings = context.settings.settings
             let allowed = settings[WorkerSettings.Keys.allowedDirectories]
             let directory = try task.workingDirectory.map { try directories.resolve($0, allowed: allowed) } ?? own
-            let logs = try journal.begin(attemptID: attempt.text, document: Self.document(attempt, record))
+            let logs = try journal.begin(attemptID: attempt.text, document: Self.document(record))
+            state.withLock { _ = $0.journaled.insert(attempt) }
             var spec = TaskSpec(
                 arguments: task.command.processArguments,
                 environment: JobEnvironment(context).variables(task, record, attempt, directory: own.path),
@@ -212,6 +212,7 @@ final class TaskLauncher: Sendable {
         let processEnd = ProcessEnd(end)
         let (streamer, isStarted) = state.withLock { state in
             state.live[attempt]?.end = processEnd
+            state.live[attempt]?.isLeft = end.survivors.isEmpty
             state.live[attempt]?.task = nil
             state.fences[attempt] = nil
             return (state.live[attempt]?.streamer, state.live[attempt]?.isStarted ?? false)
@@ -249,10 +250,13 @@ final class TaskLauncher: Sendable {
     func terminate(_ attempt: AttemptID) { state.withLock { $0.live[attempt]?.task }?.terminate() }
     func kill(_ attempt: AttemptID) { state.withLock { $0.live[attempt]?.task }?.kill() }
 
-    private static func document(_ attempt: AttemptID, _ record: JobRecord) -> [UInt8] {
-        JSON.object([
-            "task_id": .string(record.id.text), "attempt_id": .string(attempt.text), "tries": .int(record.tries),
-        ]).encoded()
+    private static func document(_ record: JobRecord) -> [UInt8] {
+        var writer = JSONWriter(capacity: 192)
+        writer.beginObject()
+        writer.field("task_id", record.id.text)
+        writer.field("tries", record.tries)
+        writer.endObject()
+        return writer.bytes
     }
 
     // MARK: after
@@ -326,7 +330,7 @@ final class TaskLauncher: Sendable {
             } catch {
                 problems.append(error)
             }
-            if let live { directories.release(task: live.job.text, at: now) }
+            if let live { directories.release(task: live.job.text, isLeft: live.isLeft, at: now) }
             return problems + journal.prune(at: now) + directories.prune(at: now)
         }
         for problem in problems { context.notice("\(problem)") }
@@ -336,7 +340,8 @@ final class TaskLauncher: Sendable {
 
     /// The attempts that earlier lives have left open, after every process of them is gone. Blocks.
     func recover() throws(TaskRunnerError) -> [RecoveredAttempt] {
-        let entries = try journal.recover()
+        let (entries, damage) = try journal.recover()
+        for line in damage { context.notice("the journal of attempts cannot be read whole: \(line)") }
         let killed = try EarlierLife.end(
             workerMarker: context.settings.marker,
             journaled: entries.compactMap(\.process),

@@ -2,164 +2,123 @@ import Glibc
 import Synchronization
 import WireJSON
 
-/// What a worker writes down about its attempts, so that its next life can close them:
-/// `<root>/<attempt_id>/` with `attempt.json`, `process.json`, `report.json`, `stdout` and `stderr`.
+/// What a worker writes down about its attempts, so that its next life can close them, and the place of their outputs.
+///
+/// `<root>/attempts-<n>.jsonl` is appended to (``JournalSegment``): a line when an attempt begins, when its process is
+/// there, when it has ended, and when nothing more is to be done for it. An attempt costs no file of its own; only one that
+/// writes something has a directory, `<root>/<attempt_id>/` with `stdout` and `stderr`.
 ///
 /// All of it blocks on the file system; call it from a thread that may.
 package final class AttemptJournal: Sendable {
     /// `<LOG_ROOT>/gpu<N>`.
     package let root: String
     private let limits: PruneLimits
-    private let ledger = Mutex(PruneLedger())
-    /// The directories of the attempts that were begun and not closed.
-    private let begun = Mutex<[String: Begun]>([:])
+    private let segmentLimit: Int
+    private let directory: Directory
+    private let state = Mutex(State())
 
-    /// The directory of an attempt, open from its begin to its close, with the bytes that were written into it.
-    private final class Begun: Sendable {
-        let directory: Directory
-        let bytes = Mutex<UInt64>(0)
-
-        init(_ directory: consuming Directory) { self.directory = directory }
+    private struct State {
+        var ledger = PruneLedger()
+        var segments: [Int: JournalSegment] = [:]
+        /// The segment of each attempt that is not closed.
+        var open: [String: Int] = [:]
+        /// The segment that takes new attempts.
+        var current = 0
     }
-
-    private enum File {
-        static let attempt = "attempt.json"
-        static let process = "process.json"
-        static let report = "report.json"
-        /// A report that has reached everybody it is for.
-        static let reported = "reported.json"
-        static let outputs = ["stdout", "stderr"]
-        static let all = [attempt, process, report, reported] + outputs
-    }
-
-    /// Longest document that is read back, in bytes: a report with two escaped outputs and a record fits.
-    private static let documentLimit = 4 << 20
 
     /// An attempt of an earlier life whose reporting was not completed.
     package struct Entry: Sendable, Equatable {
         package let attemptID: String
         /// What was to be run; nil when it cannot be read.
-        package let attempt: JSON?
+        package internal(set) var attempt: JSON?
         /// The process, if it was started.
-        package let process: ProcessIdentity?
+        package internal(set) var process: ProcessIdentity?
         /// The report, if the attempt had ended.
-        package let report: JSON?
+        package internal(set) var report: JSON?
         /// What could not be read, for a person.
-        package let damage: [String]
+        package internal(set) var damage: [String] = []
     }
 
+    /// - Parameter segmentLimit: bytes from which on a segment takes no new attempts.
+    ///
     /// Throws `file` when the directory cannot be made.
-    package init(root: String, limits: PruneLimits) throws(TaskRunnerError) {
+    package init(root: String, limits: PruneLimits, segmentLimit: Int = 256 << 10) throws(TaskRunnerError) {
         self.root = root
         self.limits = limits
+        self.segmentLimit = segmentLimit
         do throws(Errno) {
-            _ = try Directory(creating: root)
+            directory = try Directory(creating: root)
         } catch {
             throw TaskRunnerError(.file, "cannot use the log directory \(root)", cause: error)
         }
     }
 
     /// Writes down what is about to be run, before anything of it happens.
-    /// - Parameter document: one JSON value.
+    /// - Parameter document: one JSON value on one line.
     /// - Returns: where the outputs of the attempt go.
     ///
     /// Throws `file`.
     package func begin(attemptID: String, document: [UInt8]) throws(TaskRunnerError) -> TaskSpec.LogFiles {
-        do throws(Errno) {
-            let attempt = Begun(try Directory(path: root).make(attemptID))
-            begun.withLock { $0[attemptID] = attempt }
-        } catch {
-            throw TaskRunnerError(.file, "cannot make \(root)/\(attemptID)", cause: error)
+        try change(attemptID) { state throws(Errno) in
+            let number: Int = if let known = state.open[attemptID] { known } else { try usable(&state) }
+            try state.segments[number]?.append(.attempt(document), of: attemptID)
+            guard state.open.updateValue(number, forKey: attemptID) == nil else { return }
+            state.segments[number]?.openAttempts += 1
         }
-        try write(document, to: File.attempt, of: attemptID)
-        return logFiles(of: attemptID)
-    }
-
-    /// Where the outputs of an attempt are.
-    package func logFiles(of attemptID: String) -> TaskSpec.LogFiles {
-        TaskSpec.LogFiles(stdout: "\(root)/\(attemptID)/stdout", stderr: "\(root)/\(attemptID)/stderr")
+        return TaskSpec.LogFiles(directory: "\(root)/\(attemptID)")
     }
 
     /// Writes down which process runs the attempt. Throws `file`.
     package func started(_ process: ProcessIdentity, attemptID: String) throws(TaskRunnerError) {
-        var writer = JSONWriter(capacity: 128)
-        writer.beginObject()
-        writer.field("pid", process.pid)
-        writer.field("started", process.started)
-        writer.field("boot_id", process.bootID)
-        writer.endObject()
-        try write(writer.bytes, to: File.process, of: attemptID)
+        try append(.process(process), of: attemptID)
     }
 
     /// Writes the report of an ended attempt; it outlives this process, and after ``synchronize(attemptID:)`` a power
     /// cut too.
-    /// - Parameter document: one JSON value.
+    /// - Parameter document: one JSON value on one line.
     ///
     /// Throws `file`.
     package func report(_ document: [UInt8], attemptID: String) throws(TaskRunnerError) {
-        try write(document, to: File.report, of: attemptID)
+        try append(.report(document), of: attemptID)
     }
 
     /// Brings a report that was written onto the disk; once this returns it survives a power cut. Throws `file`.
     package func synchronize(attemptID: String) throws(TaskRunnerError) {
-        guard let attempt = begun.withLock({ $0[attemptID] }) else { return }
+        // Not under the lock: a disk may take its time.
+        guard let file = state.withLock({ state in state.open[attemptID].flatMap { state.segments[$0]?.file } }) else {
+            return
+        }
         do throws(Errno) {
-            // The file systems that matter order their journals, so that this brings the attempt's own directory,
-            // made before, with it.
-            try attempt.directory.synchronize(File.report)
+            try file.synchronize()
+            try directory.descriptor.synchronize()
         } catch {
-            throw TaskRunnerError(.file, "cannot sync \(root)/\(attemptID)/\(File.report)", cause: error)
+            throw TaskRunnerError(.file, "cannot sync \(root)/\(file.name)", cause: error)
         }
     }
 
-    /// The attempt needs nothing more; from now on it may be pruned. Throws `file`.
+    /// The attempt needs nothing more; from now on its outputs may be pruned. Throws `file`.
     package func close(attemptID: String, at now: Double) throws(TaskRunnerError) {
-        do throws(Errno) {
-            let bytes: UInt64
-            if let attempt = begun.withLock({ $0.removeValue(forKey: attemptID) }) {
-                try Self.complete(attempt.directory)
-                bytes = attempt.bytes.withLock { $0 } + Self.outputBytes(attempt.directory)
-            } else {
-                let root = try Directory(path: root)
-                try Self.complete(try root.open(attemptID))
-                bytes = root.size(of: attemptID)
+        try change(attemptID) { state throws(Errno) in
+            guard let number = state.open.removeValue(forKey: attemptID) else { throw .noSuchFile }
+            state.segments[number]?.openAttempts -= 1
+            if directory.exists(attemptID) {
+                let bytes = directory.size(of: attemptID)
+                state.ledger.add(PruneLedger.Entry(name: attemptID, finished: now, bytes: bytes))
             }
-            ledger.withLock { $0.add(PruneLedger.Entry(name: attemptID, finished: now, bytes: bytes)) }
-        } catch {
-            throw TaskRunnerError(.file, "cannot close the attempt \(root)/\(attemptID)", cause: error)
+            // Also when the segment goes: should that fail, the line tells the next life.
+            try state.segments[number]?.append(.closed, of: attemptID)
+            try retire(number, &state)
         }
     }
 
-    private static func complete(_ directory: borrowing Directory) throws(Errno) {
-        do throws(Errno) {
-            try directory.rename(File.report, to: File.reported)
-        } catch {
-            guard error == .noSuchFile else { throw error }
-            // Closed without a report: nothing ran, or its end is nobody's business any more.
-            try directory.create(Array("null".utf8), as: File.reported)
-        }
-    }
-
-    private static func outputBytes(_ directory: borrowing Directory) -> UInt64 {
-        var bytes: UInt64 = 0
-        for name in File.outputs {
-            do throws(Errno) {
-                bytes += UInt64(max(0, try directory.status(of: name).st_blocks)) * 512
-            } catch {
-                continue  // there was no output
-            }
-        }
-        return bytes
-    }
-
-    /// Removes closed attempts beyond the limits, oldest first.
+    /// Removes the outputs of closed attempts beyond the limits, oldest first.
     /// - Returns: what could not be removed; it is tried again by the next life of the worker.
     package func prune(at now: Double) -> [TaskRunnerError] {
         var problems: [TaskRunnerError] = []
-        for entry in ledger.withLock({ $0.takeExcess(over: limits, now: now) }) {
+        for entry in state.withLock({ $0.ledger.takeExcess(over: limits, now: now) }) {
             do throws(Errno) {
-                let root = try Directory(path: root)
-                if try !root.remove(entry.name, holding: File.all) { try root.remove(entry.name) }
+                let files = TaskStream.allCases.map(\.rawValue)
+                if try !directory.remove(entry.name, holding: files) { try directory.remove(entry.name) }
             } catch  where error == .noSuchFile {
                 continue
             } catch {
@@ -171,95 +130,85 @@ package final class AttemptJournal: Sendable {
         return problems
     }
 
-    /// Reads what earlier lives have left: the attempts whose reporting was not completed. The others are noted for
-    /// pruning.
-    ///
-    /// Throws `file` only when the directory itself cannot be read; a damaged attempt is told in its entry.
-    package func recover() throws(TaskRunnerError) -> [Entry] {
+    // MARK: writing
+
+    private func append(_ line: JournalSegment.Line, of attemptID: String) throws(TaskRunnerError) {
+        try change(attemptID) { state throws(Errno) in
+            guard let number = state.open[attemptID] else { throw .noSuchFile }
+            try state.segments[number]?.append(line, of: attemptID)
+        }
+    }
+
+    private func change(
+        _ attemptID: String,
+        _ body: (inout State) throws(Errno) -> Void
+    ) throws(TaskRunnerError) {
         do throws(Errno) {
-            let root = try Directory(path: root)
-            var entries: [Entry] = []
-            for name in try root.names().sorted() {
-                let status = try root.status(of: name)
-                guard status.st_mode & S_IFMT == S_IFDIR, !name.hasPrefix(".") else { continue }
-                let directory = try root.open(name)
-                if directory.exists(File.reported) {
-                    let finished = Double(status.st_mtim.tv_sec)
-                    let entry = PruneLedger.Entry(name: name, finished: finished, bytes: root.size(of: name))
-                    ledger.withLock { $0.add(entry) }
-                } else {
-                    entries.append(Self.entry(name, in: directory))
+            try state.withLock { state throws(Errno) in try body(&state) }
+        } catch {
+            throw TaskRunnerError(.file, "cannot write down attempt \(attemptID) in \(root)", cause: error)
+        }
+    }
+
+    /// The segment for a new attempt: the current one, or a new one when that is full.
+    private func usable(_ state: inout State) throws(Errno) -> Int {
+        if let segment = state.segments[state.current] {
+            if segment.bytes < segmentLimit { return state.current }
+            state.current += 1
+        }
+        state.segments[state.current] = try JournalSegment(number: state.current, in: directory)
+        return state.current
+    }
+
+    /// Throws a segment away that says nothing of open attempts, the current one only when that is worth while.
+    private func retire(_ number: Int, _ state: inout State) throws(Errno) {
+        guard let segment = state.segments[number], segment.openAttempts == 0 else { return }
+        if number != state.current {
+            state.segments[number] = nil
+            try directory.removeFile(segment.file.name)
+        } else if segment.bytes > segmentLimit / 4 {
+            try state.segments[number]?.truncate()
+        }
+    }
+
+    // MARK: earlier lives
+
+    /// Reads what earlier lives have left: the attempts whose reporting was not completed, in the order of their names. The
+    /// outputs of the others are noted for pruning. To be called before the first ``begin(attemptID:document:)``.
+    /// - Returns: also what cannot be read and names no attempt, for a person.
+    ///
+    /// Throws `file` only when the directory or a segment as a whole cannot be read.
+    package func recover() throws(TaskRunnerError) -> (entries: [Entry], damage: [String]) {
+        do throws(Errno) {
+            return try state.withLock { state throws(Errno) in
+                let names = try directory.names()
+                let numbers = names.compactMap(JournalSegment.number).sorted()
+                state.current = (numbers.last ?? -1) + 1
+                var reader = JournalReader()
+                for number in numbers { try recover(number, &reader, &state) }
+                for name in names where state.open[name] == nil && JournalSegment.number(of: name) == nil {
+                    try noteOutputs(name, &state)
                 }
+                return (reader.entries, reader.damage)
             }
-            return entries
         } catch {
             throw TaskRunnerError(.file, "cannot read the log directory \(root)", cause: error)
         }
     }
 
-    private static func entry(_ name: String, in directory: borrowing Directory) -> Entry {
-        var damage: [String] = []
-        let attempt = document(File.attempt, in: directory, &damage)
-        if attempt == nil, damage.isEmpty { damage.append("\(File.attempt) is missing") }
-        let process = document(File.process, in: directory, &damage)
-        let report = document(File.report, in: directory, &damage)
-        var identity: ProcessIdentity?
-        if let process {
-            identity = ProcessIdentity(process)
-            if identity == nil { damage.append("\(File.process) names no process") }
-        }
-        return Entry(attemptID: name, attempt: attempt, process: identity, report: report, damage: damage)
+    private func recover(_ number: Int, _ reader: inout JournalReader, _ state: inout State) throws(Errno) {
+        var segment = try JournalSegment(number: number, in: directory)
+        let attempts = reader.read(try segment.content(in: directory), name: segment.file.name)
+        for attempt in attempts { state.open[attempt] = number }
+        segment.openAttempts = attempts.count
+        if attempts.isEmpty { return try directory.removeFile(segment.file.name) }
+        state.segments[number] = segment
     }
 
-    /// Nil for a missing file and for a damaged one; the latter is told.
-    private static func document(
-        _ name: String,
-        in directory: borrowing Directory,
-        _ damage: inout [String]
-    ) -> JSON? {
-        do throws(Errno) {
-            guard let bytes = try directory.read(name, limit: documentLimit) else {
-                damage.append("\(name) is longer than \(documentLimit) bytes")
-                return nil
-            }
-            do throws(JSONError) {
-                return try JSON(parsing: bytes)
-            } catch {
-                damage.append("\(name) is \(error)")
-                return nil
-            }
-        } catch  where error == .noSuchFile {
-            return nil
-        } catch {
-            damage.append("\(name) cannot be read: \(error)")
-            return nil
-        }
-    }
-
-    private func write(_ document: [UInt8], to name: String, of attemptID: String) throws(TaskRunnerError) {
-        do throws(Errno) {
-            let attempt: Begun
-            if let known = begun.withLock({ $0[attemptID] }) {
-                attempt = known
-            } else {
-                // Of an earlier life.
-                attempt = Begun(try Directory(path: root).make(attemptID))
-            }
-            try attempt.directory.create(document, as: name)
-            // As a file system counts: whole blocks.
-            attempt.bytes.withLock { $0 += (UInt64(document.count) + 4095) & ~4095 }
-        } catch {
-            throw TaskRunnerError(.file, "cannot write \(root)/\(attemptID)/\(name)", cause: error)
-        }
-    }
-}
-
-extension ProcessIdentity {
-    fileprivate init?(_ json: JSON) {
-        guard let pid = json["pid"]?.intValue.flatMap({ Int32(exactly: $0) }), pid > 1,
-            let started = json["started"]?.unsignedValue,
-            let bootID = json["boot_id"]?.stringValue
-        else { return nil }
-        self.init(pid: pid, started: started, bootID: bootID)
+    private func noteOutputs(_ name: String, _ state: inout State) throws(Errno) {
+        let status = try directory.status(of: name)
+        guard status.st_mode & S_IFMT == S_IFDIR, !name.hasPrefix(".") else { return }
+        let finished = Double(status.st_mtim.tv_sec)
+        state.ledger.add(PruneLedger.Entry(name: name, finished: finished, bytes: directory.size(of: name)))
     }
 }

@@ -48,7 +48,7 @@ struct Directory: ~Copyable, Sendable {
     /// the next one astray) is removed.
     borrowing func make(_ name: String) throws(Errno) -> Directory {
         for _ in 0..<2 {
-            if unsafe mkdirat(descriptor.number, name, 0o755) != 0, Errno.current != .exists { throw Errno.current }
+            _ = try makeNew(name)
             do throws(Errno) {
                 return try open(name)
             } catch {
@@ -96,6 +96,20 @@ struct Directory: ~Copyable, Sendable {
 
     borrowing func exists(_ name: String) -> Bool {
         unsafe faccessat(descriptor.number, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0
+    }
+
+    /// Makes a directory; false when there is something of that name.
+    borrowing func makeNew(_ name: String) throws(Errno) -> Bool {
+        if unsafe mkdirat(descriptor.number, name, 0o755) == 0 { return true }
+        guard Errno.current == .exists else { throw Errno.current }
+        return false
+    }
+
+    /// Gives an entry another name; false when there is something of that name.
+    borrowing func renameIfFree(_ name: String, to new: String) throws(Errno) -> Bool {
+        if unsafe cprocess_rename_new(descriptor.number, name, new) == 0 { return true }
+        guard Errno.current == .exists else { throw Errno.current }
+        return false
     }
 
     borrowing func rename(_ name: String, to new: String) throws(Errno) {
@@ -154,18 +168,9 @@ struct Directory: ~Copyable, Sendable {
         unsafe unlinkat(descriptor.number, name, AT_REMOVEDIR) == 0
     }
 
-    /// Writes a file that nobody reads while this process lives, and that is not synced: should the process die within
-    /// the write, the file holds a part.
-    borrowing func create(_ bytes: [UInt8], as name: String) throws(Errno) {
-        // Not blocking: a job may have put a pipe under this name.
-        let flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK
-        try Descriptor(at: descriptor.number, path: name, flags: flags, mode: 0o644).write(bytes[...])
-    }
-
-    /// Brings a file that was written before, and its name, onto the disk.
-    borrowing func synchronize(_ name: String) throws(Errno) {
-        try Descriptor(at: descriptor.number, path: name, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK).synchronize()
-        try descriptor.synchronize()
+    /// Removes an entry that is no directory.
+    borrowing func removeFile(_ name: String) throws(Errno) {
+        guard unsafe unlinkat(descriptor.number, name, 0) == 0 else { throw Errno.current }
     }
 
     /// Removes an entry that is a directory which holds nothing but files with these names, or fewer, quicker than

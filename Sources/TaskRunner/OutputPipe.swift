@@ -11,7 +11,7 @@ final class OutputPipe: Sendable {
     private let token: Reactor.Token
     private let reactor: Reactor
     private let onOutput: TaskRunner.OutputHandler
-    private let logPath: String
+    private let logs: TaskSpec.LogFiles
     private let fileLimit: Int
     private let state: Mutex<State>
 
@@ -34,7 +34,7 @@ final class OutputPipe: Sendable {
         self.reactor = reactor
         self.onOutput = onOutput
         token = reactor.makeToken()
-        logPath = spec.logs.path(of: stream)
+        logs = spec.logs
         fileLimit = spec.fileLimit
         state = Mutex(State(capture: OutputCapture(limit: spec.captureLimit)))
     }
@@ -105,16 +105,21 @@ final class OutputPipe: Sendable {
         guard room > 0, state.capture.logFailure == nil else { return }
         let piece = bytes.prefix(Int(min(room, UInt64(bytes.count))))
         do throws(Errno) {
-            if state.log == nil {
-                let flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW
-                state.log = try Descriptor(path: logPath, flags: flags, mode: 0o644)
-            }
+            if state.log == nil { state.log = try openLog() }
             try state.log?.write(piece)
             state.capture.logged += UInt64(piece.count)
         } catch {
             state.capture.logFailure = error
             state.log = nil
         }
+    }
+
+    private func openLog() throws(Errno) -> Descriptor {
+        if let directory = logs.directory, unsafe mkdir(directory, 0o755) != 0, Errno.current != .exists {
+            throw Errno.current
+        }
+        let flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW
+        return try Descriptor(path: logs.path(of: stream), flags: flags, mode: 0o644)
     }
 }
 

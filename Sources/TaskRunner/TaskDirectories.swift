@@ -1,7 +1,11 @@
+import CProcess
 import Glibc
 import Synchronization
 
 /// The directories that the jobs of one card run in: `<cache>/tasks/<task_id>`.
+///
+/// A directory that a job leaves empty becomes that of a later job, by another name: a file system makes and removes
+/// directories slowly, and some the slower the more were removed just before (ext4 without a journal).
 ///
 /// All of it blocks on the file system; call it from a thread that may.
 package final class TaskDirectories: Sendable {
@@ -12,11 +16,24 @@ package final class TaskDirectories: Sendable {
     private let state = Mutex(State())
 
     private static let folder = "tasks"
+    /// Most empty directories that are kept for later jobs.
+    private static let idleLimit = 8
 
     private struct State {
         var ledger = PruneLedger()
-        /// How many attempts use a directory now.
-        var users: [String: Int] = [:]
+        var uses: [String: Use] = [:]
+        /// The names of directories that ended jobs have left as they were made.
+        var idle: [String] = []
+        /// Whether directories can be given another name here.
+        var canRename = true
+        var folder: TasksFolder?
+    }
+
+    /// A directory that attempts use now.
+    private struct Use {
+        var attempts = 0
+        /// The directory as it was made, by this life.
+        var made: JobDirectory?
     }
 
     /// Makes the card's cache where it is missing, and learns what earlier lives have left in it.
@@ -31,7 +48,7 @@ package final class TaskDirectories: Sendable {
         do throws(Errno) {
             if let owner { try Directory(creating: cachePath).share(with: owner.group) }
             let tasks = try Self.openTasks(of: cachePath)
-            for name in try tasks.names() {
+            for name in try tasks.names() where !tasks.removeEmptyDirectory(name) {
                 let finished = Double(try tasks.status(of: name).st_mtim.tv_sec)
                 let entry = PruneLedger.Entry(name: name, finished: finished, bytes: tasks.size(of: name))
                 state.withLock { $0.ledger.add(entry) }
@@ -51,16 +68,21 @@ package final class TaskDirectories: Sendable {
             throw TaskRunnerError(.invalidTask, "\"\(task)\" cannot name a directory")
         }
         // Before it is made: from here on nobody removes it.
-        state.withLock { state in
-            state.users[task, default: 0] += 1
+        let idle = state.withLock { state -> String? in
+            state.uses[task, default: Use()].attempts += 1
             state.ledger.remove(task)
+            let index = state.idle.firstIndex(of: task) ?? state.idle.indices.last
+            return index.map { state.idle.remove(at: $0) }
         }
         do throws(Errno) {
-            let tasks = try Self.openTasks(of: cachePath)
-            if let owner { try tasks.admit(owner.group) }
-            let directory = try tasks.make(task)
+            let folder = try folder()
+            if let owner { try folder.directory.admit(owner.group) }
+            let isNew = try place(task, in: folder.directory, idle: idle)
+            let directory = try folder.directory.make(task)
             if let owner { try directory.give(to: owner) }
-            return try WorkingDirectory(directory.intoDescriptor())
+            let made = try JobDirectory(directory, path: "\(folder.path)/\(task)")
+            state.withLock { state in if isNew { state.uses[task]?.made = made } }
+            return made.directory
         } catch {
             state.withLock { _ = Self.leave(task, &$0) }
             let path = "\(cachePath)/\(Self.folder)/\(task)"
@@ -68,11 +90,29 @@ package final class TaskDirectories: Sendable {
         }
     }
 
-    /// - Returns: whether nobody uses the directory any more.
-    private static func leave(_ task: String, _ state: inout State) -> Bool {
-        let users = (state.users[task] ?? 0) - 1
-        state.users[task] = users > 0 ? users : nil
-        return users <= 0
+    /// Sees that there is something under the name of a job.
+    /// - Parameter idle: the name of a directory that may become the job's.
+    /// - Returns: whether it is as new.
+    private func place(_ task: String, in tasks: borrowing Directory, idle: String?) throws(Errno) -> Bool {
+        guard let idle, idle != task else { return idle != nil ? true : try tasks.makeNew(task) }
+        do throws(Errno) {
+            if try tasks.renameIfFree(idle, to: task) { return true }
+            state.withLock { $0.idle.append(idle) }
+            return false
+        } catch {
+            // Somebody has removed it, or this file system cannot do it.
+            if error != .noSuchFile { state.withLock { $0.canRename = false } }
+            _ = tasks.removeEmptyDirectory(idle)
+            return try tasks.makeNew(task)
+        }
+    }
+
+    /// - Returns: the directory, when nobody uses it any more.
+    private static func leave(_ task: String, _ state: inout State) -> Use? {
+        state.uses[task]?.attempts -= 1
+        guard let use = state.uses[task], use.attempts <= 0 else { return nil }
+        state.uses[task] = nil
+        return use
     }
 
     /// The directory that a job asks to run in.
@@ -95,21 +135,31 @@ package final class TaskDirectories: Sendable {
         }
     }
 
-    /// An attempt has ended: its job's directory is removed if it is empty, and may be pruned from now on if not.
-    package func release(task: String, at now: Double) {
+    /// An attempt has ended: its job's directory goes to a later job or is removed if it is empty, and may be pruned from
+    /// now on if not.
+    /// - Parameter isLeft: whether nothing of the attempt is alive.
+    package func release(task: String, isLeft: Bool = true, at now: Double) {
         var bytes: UInt64 = 0
         do throws(Errno) {
-            let tasks = try Self.openTasks(of: cachePath)
+            let tasks = try folder()
             // Under the lock, so that no attempt that begins now finds it vanishing.
-            let isDone = state.withLock { state in !Self.leave(task, &state) || tasks.removeEmptyDirectory(task) }
-            guard !isDone, tasks.exists(task) else { return }
-            bytes = tasks.size(of: task)
+            let isDone = state.withLock { state in
+                guard let use = Self.leave(task, &state) else { return true }
+                let mayStay = isLeft && state.canRename && state.idle.count < Self.idleLimit
+                if mayStay, use.made?.isAsMade(task, in: tasks.directory) ?? false {
+                    state.idle.append(task)
+                    return true
+                }
+                return tasks.directory.removeEmptyDirectory(task)
+            }
+            guard !isDone, tasks.directory.exists(task) else { return }
+            bytes = tasks.directory.size(of: task)
         } catch {
             // Cannot be looked into now; the pruning will tell if it cannot be removed either.
             state.withLock { _ = Self.leave(task, &$0) }
         }
         state.withLock { state in
-            guard state.users[task] == nil else { return }
+            guard state.uses[task] == nil else { return }
             state.ledger.add(PruneLedger.Entry(name: task, finished: now, bytes: bytes))
         }
     }
@@ -123,7 +173,7 @@ package final class TaskDirectories: Sendable {
         for entry in excess {
             do throws(Errno) {
                 // A job that begins now would find its directory vanishing.
-                guard state.withLock({ $0.users[entry.name] == nil }) else { continue }
+                guard state.withLock({ $0.uses[entry.name] == nil }) else { continue }
                 try Self.openTasks(of: cachePath).remove(entry.name)
             } catch {
                 let path = "\(cachePath)/\(Self.folder)/\(entry.name)"
@@ -133,8 +183,80 @@ package final class TaskDirectories: Sendable {
         return problems
     }
 
-    /// Opened anew each time: a job may have removed or replaced any part of it.
+    /// The folder of all directories, looked up each time: a job may have removed or replaced any part of it.
+    private func folder() throws(Errno) -> TasksFolder {
+        if let known = state.withLock({ $0.folder }), known.isStill(at: "\(cachePath)/\(Self.folder)") { return known }
+        let folder = try TasksFolder(Self.openTasks(of: cachePath))
+        state.withLock { $0.folder = folder }
+        return folder
+    }
+
     private static func openTasks(of cachePath: String) throws(Errno) -> Directory {
         try Directory(creating: cachePath).openOrMake(folder)
+    }
+}
+
+/// The folder of all jobs' directories, held open.
+private final class TasksFolder: Sendable {
+    let directory: Directory
+    /// Every symbolic link resolved.
+    let path: String
+    private let identity: FileIdentity
+
+    init(_ directory: consuming Directory) throws(Errno) {
+        path = try directory.descriptor.realPath()
+        identity = FileIdentity(try directory.descriptor.status())
+        self.directory = directory
+    }
+
+    func isStill(at path: String) -> Bool {
+        var status = stat()
+        return unsafe lstat(path, &status) == 0 && FileIdentity(status) == identity
+    }
+}
+
+/// Which file something is, on this machine.
+private struct FileIdentity: Equatable {
+    let device: dev_t
+    let inode: ino_t
+
+    init(_ status: stat) {
+        device = status.st_dev
+        inode = status.st_ino
+    }
+}
+
+/// The directory of a job that it got, and how it was then.
+private struct JobDirectory: Sendable {
+    let directory: WorkingDirectory
+    private let before: Looks
+
+    private struct Looks: Equatable {
+        let identity: FileIdentity
+        let mode: mode_t
+        let user: uid_t
+        let group: gid_t
+
+        init(_ status: stat) {
+            identity = FileIdentity(status)
+            mode = status.st_mode
+            user = status.st_uid
+            group = status.st_gid
+        }
+    }
+
+    init(_ directory: consuming Directory, path: String) throws(Errno) {
+        before = Looks(try directory.descriptor.status())
+        self.directory = WorkingDirectory(directory.intoDescriptor(), path: path)
+    }
+
+    /// Whether another job could not tell it from a new one. By its name, which may lead elsewhere by now (to something
+    /// that was mounted on it).
+    func isAsMade(_ name: String, in tasks: borrowing Directory) -> Bool {
+        do throws(Errno) {
+            return Looks(try tasks.status(of: name)) == before && cprocess_is_empty(directory.descriptor.number) == 1
+        } catch {
+            return false  // it cannot be looked at: so it is not used again
+        }
     }
 }

@@ -46,14 +46,24 @@ package struct TaskSpec: Sendable {
         self.watchdog = watchdog
     }
 
-    /// The paths of the two log files; their directory has to exist.
+    /// The paths of the two log files.
     package struct LogFiles: Sendable {
         package var stdout: String
         package var stderr: String
+        /// The directory of both, made with the first file; nil: it is there.
+        let directory: String?
 
         package init(stdout: String, stderr: String) {
             self.stdout = stdout
             self.stderr = stderr
+            directory = nil
+        }
+
+        /// Files named after the streams, in a directory of their own.
+        init(directory: String) {
+            stdout = "\(directory)/\(TaskStream.stdout.rawValue)"
+            stderr = "\(directory)/\(TaskStream.stderr.rawValue)"
+            self.directory = directory
         }
 
         func path(of stream: TaskStream) -> String {

@@ -15,6 +15,12 @@ package final class WorkingDirectory: Sendable {
         self.descriptor = descriptor
     }
 
+    /// One whose place is known.
+    init(_ descriptor: consuming Descriptor, path: String) {
+        self.path = path
+        self.descriptor = descriptor
+    }
+
     /// Opens any directory of the machine.
     ///
     /// Throws `workingDirectory` when it is missing, is no directory or may not be entered.

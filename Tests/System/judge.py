@@ -8,7 +8,7 @@
 """
 
 import contextlib
-import os
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -82,9 +82,10 @@ def judge(pool: Pool, plans: list[Plan], marks: Path) -> list[str]:
 def judge_machine(pool: Pool, plans: list[Plan], marks: Path) -> list[str]:
     """What the workers left on their disks and among the processes; to be asked when they were stopped in order."""
     faults = [f"process {pid} of a job still runs: {command}" for pid, command in leftovers(marks)]
-    open_attempts = [attempt for attempt in pool.directory.glob("logs/gpu*/*/")
-                     if not attempt.name.startswith(".") and not (attempt / "reported.json").exists()]
-    faults += [f"attempt {attempt.name} of {attempt.parent.name} is open: {sorted(os.listdir(attempt))}" for attempt in open_attempts]
+    for machine in pool.directory.glob("logs/gpu*"):
+        lines = [json.loads(line) for file in machine.glob("attempts-*.jsonl") for line in file.read_text().splitlines() if line]
+        closed = {line["attempt_id"] for line in lines if line.get("closed")}
+        faults += [f"attempt {attempt} of {machine.name} is open" for attempt in {line["attempt_id"] for line in lines} - closed]
     known = {one.task_id for one in plans}
     faults += [f"{place}: the directory of no job" for place in pool.directory.glob("gpucache/gpu*/tasks/*")
                if place.name not in known]

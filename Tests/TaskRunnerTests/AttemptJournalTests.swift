@@ -29,7 +29,8 @@ struct AttemptJournalTests {
             try journal.close(attemptID: "d", at: 1)
             try journal.close(attemptID: "e", at: 1)
         }
-        let entries = try journal().recover()
+        let (entries, damage) = try journal().recover()
+        #expect(damage.isEmpty)
         #expect(entries.map(\.attemptID) == ["a", "b", "c"])
         #expect(entries.map { $0.attempt?["n"] } == [1, 2, 3])
         #expect(entries.map(\.process) == [nil, process, nil])
@@ -37,34 +38,59 @@ struct AttemptJournalTests {
         #expect(entries.flatMap(\.damage).isEmpty)
     }
 
-    @Test(arguments: ["", "{\"n\":", "\0\0\0\0", "{} {}", "\u{FEFF}", String(repeating: "[", count: 100_000)])
-    func aDamagedFileIsToldAndNothingElseIsLost(_ garbage: String) throws {
-        let journal = try journal()
-        for name in ["a", "b"] {
-            _ = try journal.begin(attemptID: name, document: Array("{}".utf8))
-            try journal.report(Array("{}".utf8), attemptID: name)
-        }
-        let place = temporary.path + "/log/gpu0"
-        try write(garbage, to: place + "/a/attempt.json")
-        try write(garbage, to: place + "/a/report.json")
-        try write("{\"pid\":1}", to: place + "/a/process.json")
+    private var place: String { temporary.path + "/log/gpu0" }
+
+    @Test(arguments: ["{\"n\":", "\0\0\0\0", "{} {}", "{}", "\u{FEFF}", String(repeating: "[", count: 100_000)])
+    func aDamagedLineIsToldAndNothingElseIsLost(_ garbage: String) throws {
+        let lines = [
+            #"{"attempt_id":"a","attempt":{}}"#, garbage, #"{"attempt_id":"b","report":{}}"#,
+            #"{"attempt_id":"a","process":{"pid":1}}"#, #"{"attempt_id":"a","report":{}}"#, "", garbage,
+        ]
+        _ = try Directory(creating: place)
+        try write(lines.joined(separator: "\n"), to: place + "/attempts-7.jsonl")
         try write(garbage, to: place + "/stray-file")
-        let entries = try journal.recover()
+        let journal = try journal()
+        let (entries, damage) = try journal.recover()
+        #expect(damage.count == 2)
         #expect(entries.map(\.attemptID) == ["a", "b"])
-        #expect(entries[0].attempt == nil && entries[0].report == nil && entries[0].process == nil)
-        #expect(entries[0].damage.count == 3)
-        #expect(entries[1].damage.isEmpty && entries[1].report == [:])
+        #expect(entries.map(\.attempt) == [[:], nil] && entries.map(\.report) == [[:], [:]])
+        #expect(entries.map(\.damage.count) == [1, 1] && entries[0].process == nil)
+        // What is added does not become a part of the torn line at the end.
+        try journal.report(Array("1".utf8), attemptID: "b")
+        #expect(try self.journal().recover().entries.map(\.report) == [[:], 1])
     }
 
-    @Test func somethingElseUnderTheNameOfAFileIsDamage() throws {
-        let journal = try journal()
-        _ = try journal.begin(attemptID: "a", document: Array("{}".utf8))
-        let place = temporary.path + "/log/gpu0/a"
-        mkfifo(place + "/report.json", 0o644)
-        symlink("/etc/passwd", place + "/process.json")
-        mkdir(temporary.path + "/log/gpu0/empty", 0o755)
-        let entries = try journal.recover()
-        #expect(entries.map(\.damage.count) == [2, 1])
+    @Test func somethingElseUnderTheNameOfASegmentIsRefused() throws {
+        _ = try Directory(creating: place)
+        mkfifo(place + "/attempts-0.jsonl", 0o644)
+        let error = #expect(throws: TaskRunnerError.self) { try journal().recover() }
+        #expect(error?.code == .file)
+    }
+
+    @Test func whatIsClosedTakesNoRoomForLong() throws {
+        let journal = try AttemptJournal(root: place, limits: keepAll, segmentLimit: 1000)
+        _ = try journal.begin(attemptID: "long", document: Array("{}".utf8))
+        for number in 0..<200 {
+            _ = try journal.begin(attemptID: "short-\(number)", document: Array("{}".utf8))
+            try journal.report(Array("{}".utf8), attemptID: "short-\(number)")
+            try journal.close(attemptID: "short-\(number)", at: 1)
+        }
+        // The segment of the one that is open, and the current one.
+        #expect(try Directory(path: place).names().count <= 2)
+        try journal.close(attemptID: "long", at: 1)
+        #expect(try Directory(path: place).names().count == 1)
+        #expect(try self.journal().recover().entries.isEmpty)
+        #expect(try Directory(path: place).names().isEmpty)
+    }
+
+    @Test func attemptsOfEarlierLivesAreClosedWhereTheyStand() throws {
+        for name in ["a", "b"] { _ = try journal().begin(attemptID: name, document: Array("{}".utf8)) }
+        let second = try journal()
+        #expect(try second.recover().entries.count == 2)
+        _ = try second.begin(attemptID: "c", document: Array("{}".utf8))
+        try second.close(attemptID: "a", at: 1)
+        try second.synchronize(attemptID: "b")
+        #expect(try journal().recover().entries.map(\.attemptID) == ["b", "c"])
     }
 
     @Test func onlyClosedAttemptsArePruned() throws {
@@ -72,16 +98,21 @@ struct AttemptJournalTests {
         let journal = try journal(limits)
         for (index, name) in ["a", "b", "c", "d"].enumerated() {
             let files = try journal.begin(attemptID: name, document: Array("{}".utf8))
+            mkdir(place + "/\(name)", 0o755)
             try write("output", to: files.stdout)
             if name != "a" { try journal.close(attemptID: name, at: Double(index)) }
         }
         #expect(journal.prune(at: 10).isEmpty)
-        #expect(try Directory(path: journal.root).names().sorted() == ["a", "d"])
+        #expect(try outputs() == ["a", "d"])
         // A new life knows the closed ones again; their age is the files' own.
         let next = try self.journal(PruneLimits(age: .seconds(60), count: 0, bytes: 0))
-        #expect(try next.recover().map(\.attemptID) == ["a"])
+        #expect(try next.recover().entries.map(\.attemptID) == ["a"])
         #expect(next.prune(at: 10).isEmpty)
-        #expect(try Directory(path: journal.root).names() == ["a"])
+        #expect(try outputs() == ["a"])
+    }
+
+    private func outputs() throws -> [String] {
+        try Directory(path: place).names().filter { !$0.hasSuffix(".jsonl") }.sorted()
     }
 
     @Test func aPlaceThatCannotBeWrittenIsATypedError() throws {

@@ -102,6 +102,40 @@ struct DirectoryTests {
         #expect(try Directory(path: cache + "/tasks").names() == ["b"])
     }
 
+    @Test func anEmptyDirectoryBecomesThatOfTheNextJob() throws {
+        let directories = try directories()
+        func inode(_ name: String) throws -> ino_t { try Directory(path: cache + "/tasks").status(of: name).st_ino }
+        func names() throws -> [String] { try Directory(path: cache + "/tasks").names().sorted() }
+        _ = try directories.open(task: "a")
+        let first = try inode("a")
+        directories.release(task: "a", at: 1)
+        #expect(try directories.open(task: "b").path == cache + "/tasks/b")
+        #expect(try inode("b") == first)
+        #expect(try names() == ["b"])
+        // What is not as it was made, or in use, stays its own.
+        try write("kept", to: cache + "/tasks/b/file")
+        directories.release(task: "b", at: 1)
+        _ = try directories.open(task: "c")
+        chmod(cache + "/tasks/c", 0o700)
+        directories.release(task: "c", at: 1)
+        _ = try directories.open(task: "d")
+        _ = try directories.open(task: "d")
+        directories.release(task: "d", at: 1)
+        _ = try directories.open(task: "e")
+        directories.release(task: "e", isLeft: false, at: 1)
+        #expect(try names() == ["b", "d"])
+        // A job that comes again finds its own, be it another's by then or not.
+        directories.release(task: "d", at: 1)
+        _ = try directories.open(task: "b")
+        #expect(try text(contents(of: cache + "/tasks/b/file")) == "kept")
+        _ = try directories.open(task: "d")
+        #expect(try names() == ["b", "d"])
+        // A new life knows nothing of it, and removes what is empty.
+        directories.release(task: "d", at: 1)
+        _ = try self.directories()
+        #expect(try names() == ["b"])
+    }
+
     @Test func removalFollowsNoLinkAndReachesEverything() throws {
         let outside = temporary.path + "/outside"
         mkdir(outside, 0o755)

@@ -139,6 +139,13 @@ pid_t cprocess_newest(void);
 /// (open is variadic, which Swift cannot call with a mode.)
 int cprocess_openat(int directory, const char *path, int flags, mode_t mode);
 
+/// renameat2, which needs _GNU_SOURCE: gives an entry of a directory another name that is free. 0, or -1 (errno; EEXIST:
+/// there is one of that name).
+int cprocess_rename_new(int directory, const char *name, const char *new_name);
+
+/// Whether a directory that is open for reading holds nothing: 1 or 0, or -1 (errno).
+int cprocess_is_empty(int directory);
+
 /// O_PATH, which needs _GNU_SOURCE: a descriptor that names a place and cannot read it.
 enum { CPROCESS_O_PATH = 010000000 };
 
