@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Thousands of jobs while everything is killed, hung and healed at random; then a judge looks at all that is left.
 
-    chaos.py [--scenario NAME]... [--jobs 10000] [--seed N] [--faults NAME,NAME] [--one-at-a-time] [--striking SECONDS]
-             [--directory D]
+    chaos.py [--scenario NAME]... [--jobs 10000] [--workers 4] [--seed N] [--faults NAME,NAME] [--one-at-a-time]
+             [--striking SECONDS] [--directory D]
 
 Scenarios, all of them unless told otherwise:
     old        one server, the one that NATS_SERVER names (Debian's 2.9 by default)
@@ -10,7 +10,8 @@ Scenarios, all of them unless told otherwise:
     cluster    three recent servers that keep three copies of everything
 
 A fault strikes at least every two seconds, whether or not the pool has got over the one before. Two maestros run, and four
-workers of two slots each. Faults strike until all jobs are handed in, or for --striking seconds. With --one-at-a-time the next fault waits for that, so that the times are those of each alone.
+workers (or --workers) of two slots each. Faults strike until all jobs are handed in, or for --striking seconds. With
+--one-at-a-time the next fault waits until the pool has got over the one before, so that the times are those of each alone.
 Every run ends with what the judge found (judge.py) and a table of the times to recovery.
 """
 
@@ -33,7 +34,6 @@ from server_cluster import RECENT_SERVER, ServerCluster
 from workload import Client, Feeder, plan
 
 SCENARIOS = ("old", "recent", "cluster")
-WORKERS = ("0", "1", "2", "3")
 # Seconds from one fault to the next, and from one recovery to the next fault when they come one at a time.
 INTERVAL = (0.3, 2.0)
 SETTLING = 2.0
@@ -49,6 +49,7 @@ class Storm:
     only: Iterable[str] = field(default=())
     one_at_a_time: bool = False
     striking: float = float("inf")
+    workers: int = 4
 
 
 class Chaos:
@@ -68,8 +69,8 @@ class Chaos:
         self.client = Client(self.pool, directory / "marks")
         self.watches = Stopwatches(self.pool, self.client.marks)
         maestros = [self.pool.start_maestro()]
-        for gpu in WORKERS:
-            self.start_worker(gpu)
+        for gpu in range(storm.workers):
+            self.start_worker(str(gpu))
         maestros.append(self.start_maestro())
         self.faults = Faults(self.pool, self.watches, self.chance, self.start_worker, self.start_maestro, maestros)
         self.began = self.struck_for = 0.0
@@ -150,6 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="may be given more than once")
     parser.add_argument("--jobs", type=int, default=10_000, help="in each scenario (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--faults", default="", help="only these, between commas (default: all that the scenario has)")
     parser.add_argument("--one-at-a-time", action="store_true")
@@ -163,7 +165,7 @@ def main() -> int:
     only = tuple(name.strip() for name in options.faults.split(",") if name.strip())
     failed = False
     for scenario in options.scenario or SCENARIOS:
-        storm = Storm(scenario, options.jobs, options.seed, only, options.one_at_a_time, options.striking)
+        storm = Storm(scenario, options.jobs, options.seed, only, options.one_at_a_time, options.striking, options.workers)
         found = run(directory / scenario, storm)
         for fault in found[:50]:
             print(f"FAULT {fault}", file=sys.stderr)
