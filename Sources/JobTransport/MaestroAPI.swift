@@ -73,6 +73,48 @@ package struct MaestroAPI: Sendable {
         Status(try await request("status", JSONObject()))
     }
 
+    /// The newest jobs as the leader names them.
+    package struct JobList: Sendable {
+        /// Where a job's record is found.
+        package enum Place: Sendable, Hashable {
+            /// Of a job that has ended: its record stays where it is until it is removed.
+            case sequence(UInt64)
+            case job(JobID)
+        }
+
+        /// The leader has seen every record up to this sequence.
+        package let through: UInt64
+        /// How many jobs there are of the kind that was asked for.
+        package let total: Int
+        /// Newest first.
+        package let places: [Place]
+
+        init?(_ json: JSON) {
+            guard let through = json["through"]?.unsignedValue, let jobs = json["jobs"]?.arrayValue else { return nil }
+            self.through = through
+            total = json.number("total")
+            places = jobs.compactMap { job in
+                job["sequence"]?.unsignedValue.map { .sequence($0) }
+                    ?? job["task_id"]?.stringValue.flatMap { JobID($0) }.map { .job($0) }
+            }
+            guard places.count == jobs.count else { return nil }
+        }
+    }
+
+    /// Most jobs that ``jobs(in:limit:)`` can be asked for.
+    package static let longestList = 1000
+
+    /// Where the records of the newest jobs are.
+    /// - Parameters:
+    ///   - states: only jobs in one of these; empty for all.
+    ///   - limit: how many at most, 1 to ``longestList``.
+    package func jobs(in states: Set<JobState>, limit: Int) async throws(MaestroAPIError) -> JobList {
+        let names = states.map(\.rawValue).sorted().map { JSON.string($0) }
+        let json = try await request("list", ["states": .array(names), "limit": .int(limit)])
+        guard let list = JobList(json) else { throw .unanswered("its answer is no list of jobs") }
+        return list
+    }
+
     /// The cards as the leader sees them.
     package func cards() async throws(MaestroAPIError) -> [CardView] {
         let json = try await request("gpus", JSONObject())

@@ -43,6 +43,18 @@ package struct RecordStore: Sendable {
         return try message.map { message throws(MalformedMessage) in try StoredRecord(message) }
     }
 
+    /// The record that stands at a sequence; nil if there is none, or another revision has taken its place.
+    /// - Throws: like ``read(_:)``.
+    package func read(sequence: UInt64) async throws -> StoredRecord? {
+        let message = try await jetStream.message(stream: names.jobsStream, sequence: sequence)
+        return try message.map { message throws(MalformedMessage) in try StoredRecord(message) }
+    }
+
+    /// The sequence of the newest revision of all; 0 when there is no record.
+    package func lastSequence() async throws(JetStreamError) -> UInt64 {
+        try await jetStream.lastMessage(stream: names.jobsStream, subject: ">")?.sequence ?? 0
+    }
+
     /// Sends a write without waiting for its answer: writes reach the server in the order of these calls, and their
     /// answers come back in that order. What is not settled by its first answer goes on with ``write(_:expected:after:until:)``.
     ///

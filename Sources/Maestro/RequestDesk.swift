@@ -104,6 +104,7 @@ final class RequestDesk: Sendable {
     ) throws(RequestRefusal) -> SchedulerEvent {
         switch verb {
         case "status": return .statusAsked(token)
+        case "list": return .jobsAsked(try query(try object(payload)), token)
         case "gpus": return .cardsAsked(token)
         case "gpu": return .cardAsked(try card(try object(payload)), token)
         case "cancel":
@@ -119,7 +120,7 @@ final class RequestDesk: Sendable {
     }
 
     private static func unknown(_ verb: String) -> RequestRefusal {
-        let verbs = ["status", "gpus", "gpu", "cancel", "why"] + CardRequest.Verb.allCases.map(\.rawValue)
+        let verbs = ["status", "list", "gpus", "gpu", "cancel", "why"] + CardRequest.Verb.allCases.map(\.rawValue)
         return RequestRefusal(
             code: "unknown_request",
             reason: "there is no request \(verb); there are \(verbs.joined(separator: ", "))"
@@ -132,6 +133,32 @@ final class RequestDesk: Sendable {
         } catch {
             throw RequestRefusal(code: "bad_request", reason: "the request is \(error)")
         }
+    }
+
+    private static func query(_ body: JSON) throws(RequestRefusal) -> JobQuery {
+        var query = JobQuery(limit: 50)
+        if let field = body["limit"], !field.isNull {
+            guard let limit = field.intValue, (1...JobQuery.longest).contains(Int(limit)) else {
+                throw RequestRefusal(
+                    code: "bad_request",
+                    reason: "limit must be a whole number from 1 to \(JobQuery.longest)"
+                )
+            }
+            query.limit = Int(limit)
+        }
+        if let field = body["states"], !field.isNull {
+            guard let names = field.arrayValue?.map(\.stringValue) else {
+                throw RequestRefusal(code: "bad_request", reason: "states must be an array of states")
+            }
+            for name in names {
+                guard let state = name.flatMap(JobState.init(rawValue:)) else {
+                    let known = JobState.allCases.map(\.rawValue).joined(separator: ", ")
+                    throw RequestRefusal(code: "bad_request", reason: "states must be some of \(known)")
+                }
+                query.states.insert(state)
+            }
+        }
+        return query
     }
 
     private static func job(_ body: JSON) throws(RequestRefusal) -> JobID {

@@ -64,6 +64,27 @@ struct JobTable: Sendable {
         return position >= 0 ? active[Int(position)]?.sequence : resting[Int(number)]?.sequence
     }
 
+    /// Nil for a number that is free.
+    func state(of number: UInt32) -> JobState? {
+        let position = positions[Int(number)]
+        if position >= 0 { return active[Int(position)]?.record.state }
+        return resting[Int(number)] == nil ? nil : .enqueued
+    }
+
+    /// When its submission was stored, seconds since 1970.
+    func submitted(of number: UInt32) -> Double? {
+        let position = positions[Int(number)]
+        return position >= 0
+            ? active[Int(position)]?.record.times.submitted : resting[Int(number)]?.submitted
+    }
+
+    /// The numbers of all, with the times of their submission.
+    var submissions: some Sequence<(number: UInt32, submitted: Double)> {
+        positions.indices.lazy.compactMap { index in
+            submitted(of: UInt32(index)).map { (UInt32(index), $0) }
+        }
+    }
+
     /// What the job reads.
     func cacheKeys(of number: UInt32) -> [CacheKey] {
         let position = positions[Int(number)]

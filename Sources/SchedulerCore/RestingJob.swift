@@ -112,6 +112,17 @@ struct RestingJob: Sendable {
         return reader.number()
     }
 
+    /// When its submission was stored, seconds since 1970.
+    var submitted: Double {
+        var reader = PackedReader(bytes)
+        _ = reader.byte()
+        reader.skipText()
+        for _ in 0..<2 { _ = reader.number() }
+        for _ in 0..<2 { reader.skipText() }
+        for _ in 0..<4 { _ = reader.number() }
+        return Double(bitPattern: reader.fixed())
+    }
+
     func isNamed(_ id: JobID) -> Bool {
         var reader = PackedReader(bytes)
         _ = reader.byte()

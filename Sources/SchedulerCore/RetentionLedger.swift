@@ -7,14 +7,16 @@ import JobModel
 /// id is older than ID_HORIZON_SEC: a younger one still tells a repeated submission.
 struct RetentionLedger: Sendable {
     struct Ended: Sendable, Equatable {
-        /// Where the terminal record stands in ORG_JOBS.
-        let sequence: UInt64
+        let job: EndedJob
         /// When it was stored, on the core's clock.
         let storedAt: Timestamp
+
+        /// Where the terminal record stands in ORG_JOBS.
+        var sequence: UInt64 { job.sequence }
     }
 
     /// By sequence, which is also the order of their age.
-    private var ended = Deque<Ended>()
+    private var queue = Deque<Ended>()
     /// Being removed now.
     private var removing: [UInt64: Ended] = [:]
     /// Nothing is removed before: the last removal failed.
@@ -25,18 +27,21 @@ struct RetentionLedger: Sendable {
     /// After a removal that failed.
     static let pause = Duration.seconds(30)
 
-    var count: Int { ended.count + removing.count }
+    var count: Int { queue.count + removing.count }
+
+    /// All of them, in no order.
+    var ended: [EndedJob] { queue.map(\.job) + removing.values.map(\.job) }
 
     /// A terminal record, in the order of the stream.
-    mutating func add(_ sequence: UInt64, storedAt: Timestamp) {
-        guard ended.last.map({ $0.sequence < sequence }) ?? true else { return }
-        ended.append(Ended(sequence: sequence, storedAt: storedAt))
+    mutating func add(_ job: EndedJob, storedAt: Timestamp) {
+        guard queue.last.map({ $0.sequence < job.sequence }) ?? true else { return }
+        queue.append(Ended(job: job, storedAt: storedAt))
     }
 
     /// When the oldest one may go; nil when there is none, or removals are under way.
     func due(_ policy: SchedulerPolicy) -> Timestamp? {
-        guard let first = ended.first, removing.isEmpty else { return nil }
-        let keep = ended.count > policy.keepDone ? policy.idHorizon : policy.keepDoneFor
+        guard let first = queue.first, removing.isEmpty else { return nil }
+        let keep = queue.count > policy.keepDone ? policy.idHorizon : policy.keepDoneFor
         let due = first.storedAt + keep
         return pausedUntil.map { max($0, due) } ?? due
     }
@@ -45,23 +50,26 @@ struct RetentionLedger: Sendable {
     /// - Parameter place: records above it have results that are still to be told.
     mutating func takeDue(_ policy: SchedulerPolicy, place: UInt64, at now: Timestamp) -> [UInt64] {
         var batch: [Ended] = []
-        while batch.count < Self.atOnce, let due = due(policy), due <= now, let first = ended.first,
+        while batch.count < Self.atOnce, let due = due(policy), due <= now, let first = queue.first,
             first.sequence <= place
         {
             batch.append(first)
-            ended.removeFirst()
+            queue.removeFirst()
         }
         for one in batch { removing[one.sequence] = one }
         return batch.map(\.sequence)
     }
 
     /// A removal has ended. One that failed is tried again after a pause, by this leader or the next.
-    mutating func end(_ sequence: UInt64, wasRemoved: Bool, at now: Timestamp) {
-        guard let one = removing.removeValue(forKey: sequence), !wasRemoved else { return }
+    /// - Returns: whose record is gone now.
+    mutating func end(_ sequence: UInt64, wasRemoved: Bool, at now: Timestamp) -> EndedJob? {
+        guard let one = removing.removeValue(forKey: sequence) else { return nil }
+        if wasRemoved { return one.job }
         pausedUntil = now + Self.pause
         // Only others that failed can be before it: the rest is younger.
-        let index = ended.firstIndex { sequence < $0.sequence } ?? ended.endIndex
-        ended.insert(one, at: index)
+        let index = queue.firstIndex { sequence < $0.sequence } ?? queue.endIndex
+        queue.insert(one, at: index)
+        return nil
     }
 }
 
@@ -87,7 +95,7 @@ extension SchedulerCore {
     }
 
     mutating func endRemoval(_ sequence: UInt64, _ failure: String?, at now: Timestamp) {
-        retention.end(sequence, wasRemoved: failure == nil, at: now)
+        if let job = retention.end(sequence, wasRemoved: failure == nil, at: now) { index.remove(job) }
         if let failure {
             actions.append(
                 .notice("the record at sequence \(sequence) of an ended job was not removed yet: \(failure)")

@@ -49,6 +49,7 @@ extension SchedulerCore {
         leaveQueue(job)
         count(job.record.state, by: -1)
         discountSubmitter(of: job)
+        if let number = jobs.number(of: id) { index.remove(number, submitted: job.record.times.submitted) }
         jobs[id] = nil
         actions.append(.notice("job \(id): \(reason)"))
     }
@@ -57,7 +58,9 @@ extension SchedulerCore {
     mutating func observe(_ revision: RecordRevision, at now: Timestamp) {
         results.observed = max(results.observed, revision.sequence)
         if revision.record.state.isTerminal {
-            retention.add(revision.sequence, storedAt: revision.storedAt)
+            let ended = EndedJob(revision.record, sequence: revision.sequence)
+            retention.add(ended, storedAt: revision.storedAt)
+            noteEnded(jobs.number(of: revision.record.id), ended)
             planRemoval(notBefore: now)
         }
         if results.endedAhead.remove(revision.sequence) != nil { return planStorePlace(at: now) }
@@ -96,7 +99,9 @@ extension SchedulerCore {
                 deadlines.insert(.wait(record.id), at: deadline)
             }
             jobs[record.id] = job
+            noteLive(record)
         } catch {
+            isIndexComplete = false
             actions.append(.notice("job \(record.id): its record holds no task that can be run: \(error)"))
             return
         }
@@ -216,6 +221,7 @@ extension SchedulerCore {
         leaveQueue(job)
         count(record.state, by: -1)
         discountSubmitter(of: job)
+        noteEnded(jobs.number(of: record.id), EndedJob(record, sequence: revision.sequence))
         jobs[record.id] = nil
         if isOurs, record.state == .failed, old != .running {
             let event = ErrorEvent(
@@ -320,6 +326,7 @@ extension SchedulerCore {
     }
 
     mutating func count(_ state: JobState, by change: Int) {
+        liveCounts[state, default: 0] += change
         switch state {
         case .enqueued, .waitingGPU, .retry: waitingCount += change
         case .scheduled, .running: inflightCount += change

@@ -50,6 +50,12 @@ package struct SchedulerCore: Sendable {
 
     var results = ResultLedger()
     var retention = RetentionLedger()
+    /// All jobs by their submission, while this process leads.
+    var index = JobIndex()
+    /// There is no record that ``index`` does not know.
+    var isIndexComplete = true
+    /// How many jobs that have not ended are in each state.
+    var liveCounts: [JobState: Int] = [:]
     /// When the next removal is looked at.
     var removalPlanned: Timestamp?
     /// Cancels of jobs that are not in memory, until their records have been read.
@@ -143,6 +149,7 @@ package struct SchedulerCore: Sendable {
         case .cancelAsked(let job, let reason, let request): cancel(job, reason: reason, for: request, at: now)
         case .whyAsked(let job, let request): explain(job, to: request, at: now)
         case .statusAsked(let request): actions.append(.reply(request, status))
+        case .jobsAsked(let query, let request): list(query, to: request)
         case .cardsAsked(let request): actions.append(.reply(request, cardTable(at: now)))
         case .cardAsked(let gpu, let request): tellCard(gpu, to: request, at: now)
         case .cardRequest(let asked, let request): take(asked, for: request, at: now)
@@ -162,6 +169,7 @@ package struct SchedulerCore: Sendable {
     }
 
     private mutating func finishReplay(lastSequence: UInt64, at now: Timestamp) {
+        buildIndex()
         phase = .leading
         needsPlacement = true
         results.observed = max(results.observed, lastSequence)
@@ -182,6 +190,7 @@ package struct SchedulerCore: Sendable {
 
     private mutating func noteUnreadable(_ job: JobID?, _ sequence: UInt64, _ reason: String) {
         results.observed = max(results.observed, sequence)
+        isIndexComplete = false
         let name = job?.text ?? "?"
         actions.append(
             .notice("the record of job \(name) at sequence \(sequence) cannot be read and is left alone: \(reason)")

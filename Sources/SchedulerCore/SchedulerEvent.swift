@@ -178,6 +178,7 @@ package enum SchedulerEvent: Sendable {
     case cancelAsked(JobID, reason: String, RequestToken)
     case whyAsked(JobID, RequestToken)
     case statusAsked(RequestToken)
+    case jobsAsked(JobQuery, RequestToken)
     case cardsAsked(RequestToken)
     /// Everything about one card.
     case cardAsked(GPUID, RequestToken)

@@ -141,6 +141,8 @@ def test_requests_to_the_leader(shared: Pool, task_id: str):
     shared.bus.submit(task_id=task_id, cmd=["true"], gpu=7)
     shared.wait_state(task_id, "waiting_gpu")
     assert "7" in shared.record(task_id)["reason"]
+    listed = shared.bus.request("maestro.api.list", {"limit": 1, "states": ["waiting_gpu"]})
+    assert listed["jobs"] == [{"task_id": task_id}] and listed["total"] >= 1 and listed["through"] > 0
     why = shared.bus.request("maestro.api.why", {"task_id": task_id})
     assert why["ok"] is True and why["state"] == "waiting_gpu" and why["reason"]
     cancelled = shared.bus.request("maestro.api.cancel", {"task_id": task_id, "reason": "no such card"})
@@ -154,6 +156,12 @@ def test_a_bad_request_is_answered_with_a_reason(shared: Pool, verb: str, reques
     answer = shared.bus.request(f"maestro.api.{verb}", request_body)
     assert answer["ok"] is False
     assert answer["error"]
+
+
+@pytest.mark.parametrize("body", [{"limit": 0}, {"limit": 1001}, {"limit": "all"}, {"states": "done"}, {"states": ["gone"]}, {"states": [1]}])
+def test_a_bad_list_request_is_told_what_is_allowed(shared: Pool, body: dict):
+    answer = shared.bus.request("maestro.api.list", body)
+    assert answer["code"] == "bad_request" and ("1000" in answer["error"] or "state" in answer["error"])
 
 
 def test_higher_priority_goes_first(make_pool, pipe):

@@ -189,6 +189,42 @@ def test_everything_is_said_in_eighty_columns_and_as_json(make_pool, make_rig, t
     assert [{"gpu_id", "pci", "model", "state"} <= card.keys() for card in cards] == [True] * 3
 
 
+def test_list_says_the_same_with_a_leader_and_without(make_pool, tmp_path: Path):
+    pool = make_pool()
+    pool.start_maestro()
+    pool.start_worker(0)
+    ctl = Ctl(pool, tmp_path / "state")
+    for number in range(4):
+        ctl("submit", "--wait", "--id", f"done-{number}", "--", "true")
+    ctl("submit", "--wait", "--id", "fails", "--retries", 0, "--", "false", status=1)
+    for number in range(6):
+        ctl("submit", "--id", f"waits-{number}", "--gpu", 9, "--", "true")
+    ctl("submit", "--id", "cancelled", "--gpu", 9, "--", "true")
+    pool.wait_state("cancelled", "waiting_gpu")
+    ctl("cancel", "cancelled")
+    for number in range(6):
+        pool.wait_state(f"waits-{number}", "waiting_gpu")
+    asked = [
+        ["--json"], ["--limit", "3", "--json"], ["--state", "done", "--json"], ["--state", "done", "--limit", "2", "--json"],
+        ["--state", "failed", "--state", "cancelled", "--json"], ["--state", "running", "--json"], ["--limit", "0", "--json"],
+    ]
+    with_leader = [ctl.out("list", *options) for options in asked]
+    left = ctl("list", "--limit", 2, "--state", "done")
+    assert [json.loads(line)["task_id"] for line in with_leader[3].splitlines()] == ["done-3", "done-2"]
+    assert "2 older jobs are left out" in left.stderr
+    # One that answers nothing, and none at all.
+    os.kill(pool.maestros[0].pid, signal.SIGSTOP)
+    silent = ctl("list", *asked[1])
+    assert silent.stdout == with_leader[1] and "reading all records" in silent.stderr
+    os.kill(pool.maestros[0].pid, signal.SIGCONT)
+    assert pool.maestros[0].terminate() == 0
+    assert [ctl.out("list", *options) for options in asked] == with_leader
+    assert ctl("list", "--limit", 2, "--state", "done").stderr.endswith(left.stderr)
+    # A new leader knows what happened before.
+    pool.start_maestro()
+    assert [ctl.out("list", *options) for options in asked] == with_leader
+
+
 def test_reads_work_while_no_maestro_runs(make_pool, tmp_path: Path):
     pool = make_pool()
     pool.start_maestro()

@@ -157,8 +157,8 @@ ALLOWED = {
         "gpu.task.state.x", "gpu.worker.9.cancel", "gpu.worker.9.evict", "gpu.worker.9.probe", "gpu.ctl.card-9", "maestro.heartbeat",
     ],
     "worker": ["gpu.task.state.x", "gpu.task.log.x", "gpu.cache.heartbeat", "gpu.cache.prewarm.err", "gpu.ctl.worker-9"],
-    "submitter": ["gpu.task.enqueue", "maestro.api.status", "maestro.api.gpu", "maestro.api.cancel"],
-    "observer": ["maestro.api.status", "maestro.api.gpu", "$JS.API.STREAM.INFO.ORG_JOBS"],
+    "submitter": ["gpu.task.enqueue", "maestro.api.status", "maestro.api.list", "maestro.api.gpu", "maestro.api.cancel"],
+    "observer": ["maestro.api.status", "maestro.api.list", "maestro.api.gpu", "$JS.API.STREAM.INFO.ORG_JOBS"],
 }
 
 

@@ -29,28 +29,14 @@ struct ListCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try await pool.connect()
-        var newest = NewestJobs(limit: limit == 0 ? .max : limit)
-        var unreadable = 0
-        try await Replay.run(
-            client,
-            stream: client.names.jobsStream,
-            subject: client.names.statePrefix + ".*",
-            what: "the jobs"
-        ) { message in
-            do {
-                let stored = try StoredRecord(message)
-                if state.isEmpty || state.contains(stored.record.state) { newest.add(stored) }
-            } catch {
-                unreadable += 1
-            }
-        }
+        let listing = try await JobListing(client, states: Set(state), limit: limit == 0 ? .max : limit)
         await client.close()
-        show(newest)
-        if unreadable > 0 { Console.say("maestroctl: \(unreadable) records could not be read") }
+        show(listing)
+        if listing.unreadable > 0 { Console.say("maestroctl: \(listing.unreadable) records could not be read") }
     }
 
-    private func show(_ newest: NewestJobs) {
-        let jobs = newest.jobs
+    private func show(_ listing: JobListing) {
+        let jobs = listing.jobs
         if json {
             for job in jobs { Console.write(job.record.encoded() + [UInt8(ascii: "\n")]) }
             return
@@ -58,7 +44,7 @@ struct ListCommand: AsyncParsableCommand {
         for line in Self.table(jobs, now: WallClock.now()).lines(width: Console.width, paint: Paint(.output)) {
             Console.print(line)
         }
-        if newest.left > 0 { Console.say("\(newest.left) older jobs are left out; see --limit and --state") }
+        if listing.left > 0 { Console.say("\(listing.left) older jobs are left out; see --limit and --state") }
     }
 
     static func table(_ jobs: [StoredRecord], now: Double) -> Table {
@@ -75,39 +61,5 @@ struct ListCommand: AsyncParsableCommand {
             ])
         }
         return table
-    }
-}
-
-/// The newest of many jobs, by the time of their submission; no more than `limit` are ever kept.
-struct NewestJobs {
-    let limit: Int
-    private var seen = 0
-    private var kept: [StoredRecord] = []
-
-    init(limit: Int) { self.limit = limit }
-
-    /// How many were left out because newer ones filled the limit.
-    var left: Int { max(0, seen - limit) }
-
-    mutating func add(_ job: StoredRecord) {
-        seen += 1
-        kept.append(job)
-        // Sorted rarely, so that a million jobs cost little more than reading them.
-        if limit < .max / 4, kept.count >= limit * 2 + 64 { trim() }
-    }
-
-    /// Newest first.
-    var jobs: [StoredRecord] {
-        var copy = self
-        copy.trim()
-        return copy.kept
-    }
-
-    private mutating func trim() {
-        kept.sort { a, b in
-            let (x, y) = (a.record.times.submitted, b.record.times.submitted)
-            return x != y ? x > y : (a.record.order, a.record.id) > (b.record.order, b.record.id)
-        }
-        if kept.count > limit { kept.removeLast(kept.count - limit) }
     }
 }
