@@ -8,20 +8,12 @@ import WorkerCore
 
 /// Takes the leader's requests to this worker, and answers them; and tells every new leader that this worker lives.
 final class RequestDesk: Sendable {
-    private struct State {
-        var number: UInt64 = 0
-        var waiting: [RequestToken: String] = [:]
-        var subscriptions: [NATSSubscription] = []
-    }
-
-    /// Requests that may wait for their answer at once.
-    private static let limit = 1024
-
     private let context: WorkerContext
     private let mailbox: Mailbox<WorkerEvent>
     private let pulse: WorkerPulse
     private let caches: CacheDesk
-    private let state = Mutex(State())
+    private let pending = PendingRequests(limit: 1024)
+    private let subscriptions = Mutex<[NATSSubscription]>([])
 
     init(context: WorkerContext, mailbox: Mailbox<WorkerEvent>, pulse: WorkerPulse, caches: CacheDesk) {
         self.context = context
@@ -42,13 +34,13 @@ final class RequestDesk: Sendable {
         subscriptions.append(
             try context.connection.subscribe(context.names.maestroEvent("state")) { [weak self] in self?.greet($0) }
         )
-        state.withLock { $0.subscriptions = subscriptions }
+        self.subscriptions.withLock { $0 = subscriptions }
     }
 
     func stop() {
-        let subscriptions = state.withLock { state in
-            defer { state.subscriptions = [] }
-            return state.subscriptions
+        let subscriptions = subscriptions.withLock { subscriptions in
+            defer { subscriptions = [] }
+            return subscriptions
         }
         for subscription in subscriptions { subscription.cancel() }
     }
@@ -74,19 +66,14 @@ final class RequestDesk: Sendable {
         } catch {
             return answer(message.replySubject, .refused(error.description))
         }
-        let token = state.withLock { state -> RequestToken? in
-            guard state.waiting.count < Self.limit else { return nil }
-            state.number += 1
-            let token = RequestToken(state.number)
-            if let subject = message.replySubject { state.waiting[token] = subject }
-            return token
+        guard let token = pending.add(message.replySubject) else {
+            return answer(message.replySubject, .refused("too many requests wait; try again"))
         }
-        guard let token else { return answer(message.replySubject, .refused("too many requests wait; try again")) }
         mailbox.send(WorkerEvent(request, token))
     }
 
     func reply(_ token: RequestToken, _ reply: WorkerAnswer) {
-        answer(state.withLock { $0.waiting.removeValue(forKey: token) }, reply)
+        answer(pending.take(token), reply)
     }
 
     private func answer(_ subject: String?, _ answer: WorkerAnswer) {

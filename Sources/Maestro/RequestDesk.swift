@@ -9,19 +9,10 @@ import WireJSON
 
 /// Takes the requests on `maestro.api.*` and brings the core's answers back to those who asked.
 final class RequestDesk: Sendable {
-    private struct State {
-        var number: UInt64 = 0
-        /// Where to answer; requests are dropped oldest first when too many wait.
-        var waiting: [RequestToken: String] = [:]
-        var subscription: NATSSubscription?
-    }
-
-    /// Requests that may wait for an answer at once.
-    private static let limit = 4096
-
     private let context: MaestroContext
     private let mailbox: Mailbox<SchedulerEvent>
-    private let state = Mutex(State())
+    private let pending = PendingRequests(limit: 4096)
+    private let subscription = Mutex<NATSSubscription?>(nil)
 
     init(context: MaestroContext, mailbox: Mailbox<SchedulerEvent>) {
         self.context = context
@@ -32,14 +23,12 @@ final class RequestDesk: Sendable {
         let subscription = try context.connection.subscribe(context.names.request("*")) { [weak self] message in
             self?.take(message)
         }
-        state.withLock { $0.subscription = subscription }
+        self.subscription.withLock { $0 = subscription }
     }
 
     func stop() {
-        state.withLock { state in
-            state.waiting = [:]
-            return state.subscription.take()
-        }?.cancel()
+        pending.removeAll()
+        subscription.withLock { $0.take() }?.cancel()
     }
 
     private func take(_ message: NATSMessage) {
@@ -56,22 +45,14 @@ final class RequestDesk: Sendable {
     }
 
     /// A token for somebody who waits for an answer at that subject; nil when too many do.
-    func register(_ subject: String) -> RequestToken? {
-        state.withLock { state in
-            guard state.waiting.count < Self.limit else { return nil }
-            state.number += 1
-            let token = RequestToken(state.number)
-            state.waiting[token] = subject
-            return token
-        }
-    }
+    func register(_ subject: String) -> RequestToken? { pending.add(subject) }
 
     /// Leaves a request unanswered.
-    func drop(_ token: RequestToken) { state.withLock { _ = $0.waiting.removeValue(forKey: token) } }
+    func drop(_ token: RequestToken) { _ = pending.take(token) }
 
     /// Answers a request, once.
     func reply(_ token: RequestToken, _ body: JSON) {
-        guard let subject = state.withLock({ $0.waiting.removeValue(forKey: token) }) else { return }
+        guard let subject = pending.take(token) else { return }
         guard case .object(var object) = body else { return }
         object["incarnation"] = .string(context.incarnation.text)
         object["host"] = .string(HostInfo.name)

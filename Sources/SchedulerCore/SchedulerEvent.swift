@@ -59,13 +59,6 @@ package enum WriteResult: Sendable {
     case refused(String)
 }
 
-/// Whom to answer: names a request that the shell keeps.
-package struct RequestToken: Sendable, Hashable {
-    package var number: UInt64
-
-    package init(_ number: UInt64) { self.number = number }
-}
-
 /// What a person asks to be done with a card.
 package struct CardRequest: Sendable, Equatable {
     package enum Verb: String, Sendable, CaseIterable {

@@ -7,12 +7,6 @@ package struct MessageToken: Sendable, Hashable {
     package init(_ number: UInt64) { self.number = number }
 }
 
-/// A request that waits for its answer.
-package struct RequestToken: Sendable, Hashable {
-    package let number: UInt64
-    package init(_ number: UInt64) { self.number = number }
-}
-
 /// A revision of a record as it stands.
 package struct RecordRevision: Sendable, Equatable {
     package let record: JobRecord
