@@ -60,9 +60,9 @@ extension WorkerCore {
                 attempts[id]?.report?.outcome.reason = revision.record.reason
             }
             commit(id, at: now)
-        case .conflict(let revision?) where earlierEnd(of: id, in: revision.record) != nil:
-            // Ours was stored after all, and the record has moved on since.
-            tell(id, state: earlierEnd(of: id, in: revision.record))
+        case .conflict(let revision?) where storedEnd(of: id, in: revision.record) != nil:
+            // An earlier write of its end, by this life or the one before, arrived after all.
+            tell(id, state: storedEnd(of: id, in: revision.record))
         case .conflict:
             actions.append(
                 .notice("attempt \(id) of job \(attempt.job) was closed by somebody else; its end is dropped")
@@ -78,10 +78,7 @@ extension WorkerCore {
     /// The record stands as it stood, or only a cancel was asked for since: now the write can be made.
     mutating func lookedToCommit(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
         guard let attempt = attempts[id] else { return }
-        if let state = revision.flatMap({ earlierEnd(of: id, in: $0.record) }) {
-            // An earlier write of its end was stored after all, and the record has moved on since.
-            return tell(id, state: state)
-        }
+        if let state = revision.flatMap({ storedEnd(of: id, in: $0.record) }) { return tell(id, state: state) }
         guard let revision, isStillOurs(revision.record, attempt) else {
             actions.append(
                 .notice("attempt \(id) of job \(attempt.job) was closed by somebody else; its end is dropped")
@@ -105,10 +102,13 @@ extension WorkerCore {
         actions.append(.tell(id, Self.events(of: report, state: state ?? attempt.revision.record.state)))
     }
 
-    /// The state that this attempt left its job in by the end that it reports, according to a record that has moved on
-    /// since; nil if that end was not stored: then somebody else has called the attempt lost, and told it.
-    private func earlierEnd(of id: AttemptID, in record: JobRecord) -> JobState? {
-        guard let code = attempts[id]?.report?.outcome.code else { return nil }
+    /// The state that this attempt left its job in by the end that it reports, where the record says that this end was
+    /// stored, whether or not the record has moved on since; nil if it does not: then somebody else has called the attempt
+    /// lost, and told it.
+    private func storedEnd(of id: AttemptID, in record: JobRecord) -> JobState? {
+        guard let report = attempts[id]?.report else { return nil }
+        if record.attempt == id, wasCommitted(report, in: record) { return record.state }
+        guard let code = report.outcome.code else { return nil }
         if record.failedAttempts.contains(id) { return .retry }
         return (code.isGivenBack || code == .lost) && record.lostAttempts.contains(id) ? .enqueued : nil
     }
@@ -156,8 +156,8 @@ extension WorkerCore {
     mutating func recovered(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
         guard let revision else { return finish(id) }
         let report = attempts[id]?.report
-        if let state = earlierEnd(of: id, in: revision.record) {
-            // Stored, and perhaps not told; the record has moved on since.
+        if let state = storedEnd(of: id, in: revision.record) {
+            // Perhaps not told: telling it again is told apart by its message id.
             return tell(id, state: state)
         }
         guard revision.record.attempt == id else { return finish(id) }
@@ -174,10 +174,6 @@ extension WorkerCore {
             setReport(of: id, outcome, ran: false, at: now)
             attempts[id]?.phase = .reporting
             if let report = attempts[id]?.report { actions.append(.report(report)) }
-        case (let state, let report?) where wasCommitted(report, in: revision.record):
-            // Stored, and perhaps not told: telling it again is told apart by its message id.
-            attempts[id]?.phase = .telling
-            actions.append(.tell(id, Self.events(of: report, state: state)))
         default:
             finish(id)
         }

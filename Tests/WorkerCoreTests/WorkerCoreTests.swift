@@ -453,6 +453,50 @@ struct WorkerCoreTests {
         #expect(events.words == ["error exit", "result failed"])
     }
 
+    /// The server hung on the write of its end, the worker was killed, and its next life read the record before that write
+    /// arrived after all.
+    @Test func anEndThatArrivesLateIsToldByTheNextLife() throws {
+        let bench = try Bench()
+        let message = try bench.dispatch("a", owner: bench.otherLife)
+        let (job, attempt) = (message.record.id, try #require(message.attempt))
+        try bench.move(job, .claim)
+        let report = AttemptReport(
+            job: job,
+            gpu: bench.gpu,
+            attempt: attempt,
+            tries: 1,
+            ran: true,
+            outcome: AttemptOutcome(returnCode: 0),
+            workingDirectory: "/",
+            type: "cmd",
+            time: 1
+        )
+        bench.handle(.began([RecoveredAttempt(job: job, attempt: attempt, report: report)]))
+        bench.handle(try #require(bench.takeStoreAction()))
+        #expect(bench.todo.contains { if case .write(attempt, _, _) = $0 { true } else { false } })
+        try bench.move(job, .finish(report.outcome))
+        bench.answer()
+        let events = try #require(bench.take { if case .tell(attempt, let events) = $0 { events } else { nil } })
+        #expect(events.words == ["done", "result done"])
+    }
+
+    /// The same within one life: the connection was lost, so the record is looked at before its end is written again.
+    @Test func anEndThatArrivedWhileTheConnectionWasLostIsTold() throws {
+        let bench = try Bench.serving()
+        let started = try bench.run("a")
+        bench.handle(.reconnected)
+        bench.handle(.ended(started.attempt, ProcessEnd(exit: .code(0))))
+        if bench.take(.examine(started.attempt)) { bench.handle(.examined(started.attempt)) }
+        let report = try #require(
+            bench.take { if case .report(let report) = $0, report.attempt == started.attempt { report } else { nil } }
+        )
+        bench.handle(.reported(started.attempt))
+        try bench.move(started.job, .finish(report.outcome))
+        bench.answer()
+        let told = bench.take { if case .tell(started.attempt, let events) = $0 { events } else { nil } }
+        #expect(try #require(told).words == ["done", "result done"])
+    }
+
     // MARK: stopping
 
     @Test func stoppingLetsRunningJobsEndAndGivesTheRestBack() throws {
