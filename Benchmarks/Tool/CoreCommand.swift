@@ -99,7 +99,8 @@ private struct CorePool {
             limits: JobLimits(timeout: .seconds(3600), maxRetries: 0, retryBackoff: .seconds(1), maxWait: nil),
             op: OperationID(from: &ids),
             at: now,
-            submitted: now.seconds
+            // One after the other, as a stream stores them.
+            submitted: now.seconds + Double(number) * 1e-5
         )
         return RecordRevision(record: record, sequence: UInt64(number + 1), storedAt: now)
     }

@@ -9,6 +9,8 @@ package final class Mailbox<Event: Sendable>: Sendable {
     private struct State {
         var events: [Event] = []
         var receiver: CheckedContinuation<[Event], Never>?
+        /// How many events the receiver waits for.
+        var wanted = 1
         var isClosed = false
         var waitingSenders = 0
     }
@@ -42,24 +44,24 @@ package final class Mailbox<Event: Sendable>: Sendable {
     }
 
     private func deliver(_ event: Event) {
-        let receiver = state.withLock { state -> CheckedContinuation<[Event], Never>? in
+        let ready = state.withLock { state -> (receiver: CheckedContinuation<[Event], Never>, batch: [Event])? in
             guard !state.isClosed else { return nil }
-            guard let receiver = state.receiver else {
-                state.events.append(event)
-                return nil
-            }
-            state.receiver = nil
-            return receiver
+            state.events.append(event)
+            guard state.events.count >= state.wanted, let receiver = state.receiver.take() else { return nil }
+            defer { state.events = [] }
+            return (receiver, state.events)
         }
-        receiver?.resume(returning: [event])
+        if let ready { ready.receiver.resume(returning: ready.batch) }
     }
 
     /// Everything that has arrived, in order; waits until there is something. Empty once the mailbox is closed.
     /// Only one task may receive.
-    package func receive() async -> [Event] {
+    /// - Parameter wanted: how many events to wait for; they must be sure to come, and fit in.
+    package func receive(atLeast wanted: Int = 1) async -> [Event] {
         await withCheckedContinuation { continuation in
             let (batch, senders) = state.withLock { state -> ([Event]?, Int) in
-                if state.events.isEmpty && !state.isClosed {
+                if state.events.count < wanted && !state.isClosed {
+                    state.wanted = wanted
                     state.receiver = continuation
                     return (nil, 0)
                 }
@@ -76,15 +78,15 @@ package final class Mailbox<Event: Sendable>: Sendable {
 
     /// Ends the mailbox: what waits in it can still be received, new events are dropped, senders go on.
     package func close() {
-        let (receiver, senders) = state.withLock { state in
+        let (receiver, rest, senders) = state.withLock {
+            state -> (CheckedContinuation<[Event], Never>?, [Event], Int) in
             state.isClosed = true
-            defer {
-                state.receiver = nil
-                state.waitingSenders = 0
-            }
-            return (state.receiver, state.waitingSenders)
+            defer { state.waitingSenders = 0 }
+            guard let receiver = state.receiver.take() else { return (nil, [], state.waitingSenders) }
+            defer { state.events = [] }
+            return (receiver, state.events, state.waitingSenders)
         }
         for _ in 0..<senders { room.signal() }
-        receiver?.resume(returning: [])
+        receiver?.resume(returning: rest)
     }
 }

@@ -88,11 +88,13 @@ package struct Submitter: Sendable {
     /// - Parameters:
     ///   - submissions: taken one by one as the window allows, so they may come from a file of any length.
     ///   - report: called once for each, in the order of the answers.
+    ///   - afterBatch: called when the answers that came together were reported.
     /// - Throws: what the sequence throws; everything that was taken from it before has been reported then.
     package func submit<Submissions: Sequence<Result<Submission, Failure>>, Failure: Error>(
         _ submissions: Submissions,
         until: ContinuousClock.Instant,
-        report: (Submission, SubmissionOutcome) -> Void
+        report: (Submission, SubmissionOutcome) -> Void,
+        afterBatch: () -> Void = {}
     ) async throws(Failure) {
         let answers = Mailbox<Answer>()
         let stream = names.workQueueStream
@@ -100,12 +102,15 @@ package struct Submitter: Sendable {
         var failure: Failure?
         await withDiscardingTaskGroup { group in
             var inFlight = 0
+            // Those among them that were sent once: they are answered, or given up, within seconds.
+            var fresh = 0
             var isExhausted = false
             while true {
                 while inFlight < window, !isExhausted {
                     switch source.next() {
                     case .success(let submission):
                         inFlight += 1
+                        fresh += 1
                         send(submission) { answers.sendOutcome(Self.answer(submission, $0, in: stream)) }
                     case .failure(let error):
                         failure = error
@@ -114,21 +119,29 @@ package struct Submitter: Sendable {
                     }
                 }
                 guard inFlight > 0 else { break }
-                for answer in await answers.receive() {
+                // A thread that wakes for every answer would take longer than the answers do.
+                let batch = await answers.receive(atLeast: max(1, min(fresh, window / 8)))
+                for answer in batch {
                     switch answer {
-                    case .known(let submission, let outcome):
+                    case .known(let submission, let outcome, let isFirst):
                         inFlight -= 1
+                        if isFirst { fresh -= 1 }
                         report(submission, outcome)
                     case .toBeChecked(let submission, let acknowledged):
+                        fresh -= 1
                         group.addTask {
-                            answers.sendOutcome(.known(submission, await outcome(of: submission, acknowledged)))
+                            let outcome = await outcome(of: submission, acknowledged)
+                            answers.sendOutcome(.known(submission, outcome, isFirst: false))
                         }
                     case .toBeSentAgain(let submission):
+                        fresh -= 1
                         group.addTask {
-                            answers.sendOutcome(.known(submission, await submit(submission, until: until)))
+                            let outcome = await submit(submission, until: until)
+                            answers.sendOutcome(.known(submission, outcome, isFirst: false))
                         }
                     }
                 }
+                afterBatch()
             }
         }
         if let failure { throw failure }
@@ -155,9 +168,9 @@ package struct Submitter: Sendable {
         )
     }
 
-    /// An answer to a first try: most need nothing more.
+    /// An answer to a first try, most of which need nothing more, or to what followed.
     private enum Answer: Sendable {
-        case known(Submission, SubmissionOutcome)
+        case known(Submission, SubmissionOutcome, isFirst: Bool)
         case toBeChecked(Submission, PublishOutcome)
         case toBeSentAgain(Submission)
     }
@@ -165,9 +178,9 @@ package struct Submitter: Sendable {
     private static func answer(_ submission: Submission, _ outcome: PublishOutcome, in stream: String) -> Answer {
         switch outcome {
         case .unknown: .toBeSentAgain(submission)
-        case .refused(let error): .known(submission, refusal(error))
+        case .refused(let error): .known(submission, refusal(error), isFirst: true)
         case .stored(let ack) where !ack.isDuplicate && ack.stream == stream:
-            .known(submission, .stored(sequence: ack.sequence, isDuplicate: false))
+            .known(submission, .stored(sequence: ack.sequence, isDuplicate: false), isFirst: true)
         case .stored: .toBeChecked(submission, outcome)
         }
     }

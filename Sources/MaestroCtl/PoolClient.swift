@@ -15,7 +15,13 @@ struct PoolClient: Sendable {
     /// How long a command waits for a server that does not answer.
     static let patience = Duration.seconds(3)
 
-    init(settings: Settings, patience: Duration = Self.patience) async throws(FatalError) {
+    /// - Parameter isBulk: for many messages whose answers nobody waits for one by one: they leave together, within a
+    ///   millisecond.
+    init(
+        settings: Settings,
+        patience: Duration = Self.patience,
+        isBulk: Bool = false
+    ) async throws(FatalError) {
         self.settings = settings
         do {
             names = try settings.poolNames()
@@ -23,7 +29,9 @@ struct PoolClient: Sendable {
             throw FatalError(error)
         }
         do {
-            connection = try NATSConnection(options: settings.connectionOptions(name: "maestroctl"))
+            var options = settings.connectionOptions(name: "maestroctl")
+            options.sendsAtOnce = !isBulk
+            connection = try NATSConnection(options: options)
         } catch {
             throw FatalError(.configuration, "\(error)")
         }

@@ -20,6 +20,9 @@ package struct NATSConnectionOptions: Sendable {
     package var writeDeadline: Duration = .seconds(5)
     /// How often the server is asked whether it lives; after two missing answers the connection is given up.
     package var pingInterval: Duration = .seconds(10)
+    /// Whether each message goes out at once. If not, it may wait a millisecond for others, and they share a system call:
+    /// for who sends thousands and waits for none of them.
+    package var sendsAtOnce = true
     /// The most requests that may wait for an answer at one time; at most 1,048,576.
     package var maximumRequests: Int = 262_144
 

@@ -75,7 +75,7 @@ final class OptionsBuilder {
         let wait = options.reconnectWait.wholeMilliseconds
         try Self.check(unsafe natsOptions_SetName(handle, options.name), "name")
         // Without it every publish waits about 1 ms for a flusher thread.
-        try Self.check(unsafe natsOptions_SetSendAsap(handle, true), "send asap")
+        try Self.check(unsafe natsOptions_SetSendAsap(handle, options.sendsAtOnce), "send asap")
         try Self.check(unsafe natsOptions_SetAllowReconnect(handle, true), "reconnect")
         try Self.check(unsafe natsOptions_SetMaxReconnect(handle, -1), "reconnect for ever")
         try Self.check(unsafe natsOptions_SetReconnectWait(handle, wait), "reconnectWait")

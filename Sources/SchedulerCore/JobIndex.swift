@@ -30,6 +30,8 @@ struct EndedJob: Sendable, Equatable {
 
 /// All jobs by the time of their submission, ended ones too, 16 bytes each: so the newest are found without reading the rest.
 ///
+/// Few share one time, since a stream stores one submission after the other; those are looked through one by one.
+///
 /// A leader builds it when it has read all records, and keeps it up to date from then on.
 struct JobIndex: Sendable {
     private struct Entry: Sendable {
@@ -49,6 +51,7 @@ struct JobIndex: Sendable {
     ///   - ended: in any order.
     ///   - live: numbers of jobs that have not ended, with the times of their submission.
     init(ended: some Sequence<EndedJob> = [], live: some Sequence<(number: UInt32, submitted: Double)> = []) {
+        entries.reserveCapacity(ended.underestimatedCount + live.underestimatedCount)
         for job in ended {
             entries.append(Entry(submitted: job.submitted, content: job.content))
             self.ended[job.state, default: 0] += 1

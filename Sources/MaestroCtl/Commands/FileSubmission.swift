@@ -31,31 +31,30 @@ struct FileSubmission {
     /// All tasks are checked before the first is sent, unless they come through a pipe, which cannot be read twice.
     func run() async throws {
         let lines = try LineReader(path)
-        if LineReader.canBeReadTwice(path) {
-            var source = IdentifierSource()
-            for task in Tasks(lines: try LineReader(path), key: key, source: &source) { _ = try task.get() }
-        }
-        let client = try await pool.connect()
+        let checked = try check()
+        let client = try await pool.connect(isBulk: true)
         try await client.requirePool()
         var source = IdentifierSource()
         var counts = Counts()
         var firstProblem: String?
         var refused: [Submission] = []
         let keeper = try await journal.keeper(for: client)
-        let submitter = Submitter(client.jetStream, names: client.names)
-        let tasks = JournalledTasks(Tasks(lines: lines, key: key, source: &source), keeper)
+        let submitter = Submitter(client.jetStream, names: client.names, window: Self.window)
+        let tasks = checked.map { Tasks(checked: $0, lines) } ?? Tasks(lines: lines, key: key, source: &source)
+        let journalled = JournalledTasks(tasks, keeper)
+        var printed: [UInt8] = []
         var failure: FatalError?
         do {
-            try await submitter.submit(tasks, until: .now + .seconds(60)) { submission, outcome in
+            try await submitter.submit(journalled, until: .now + .seconds(60)) { submission, outcome in
                 switch outcome {
                 case .stored(let sequence, let isDuplicate):
                     counts.stored += 1
                     if isDuplicate { counts.known += 1 }
-                    if isJSON {
-                        Console.print(SubmitCommand.line(submission.id, sequence: sequence, isDuplicate: isDuplicate))
-                    } else {
-                        Console.print(submission.id.text)
-                    }
+                    printed +=
+                        isJSON
+                        ? SubmitCommand.line(submission.id, sequence: sequence, isDuplicate: isDuplicate).encoded()
+                        : Array(submission.id.text.utf8)
+                    printed.append(UInt8(ascii: "\n"))
                 case .conflict:
                     counts.conflicts += 1
                     refused.append(submission)
@@ -72,6 +71,9 @@ struct FileSubmission {
                     counts.unknown += 1
                     firstProblem = firstProblem ?? "\(submission.id): \(error)"
                 }
+            } afterBatch: {
+                Console.write(printed)
+                printed.removeAll(keepingCapacity: true)
             }
         } catch {
             failure = error
@@ -79,6 +81,26 @@ struct FileSubmission {
         keeper.noteRefused(refused)
         await client.close()
         try conclude(counts, firstProblem, failure)
+    }
+
+    /// Submissions that may wait for their acks at one time: what is sent while the next ones are read and written down.
+    private static let window = 8192
+    /// Up to this many bytes of checked submissions are kept, so that they need not be read and checked again.
+    private static let keptBytes = 64 << 20
+
+    /// Checks all tasks of a file that can be read twice.
+    /// - Returns: them, if they are not too many to keep.
+    private func check() throws -> [Submission]? {
+        guard LineReader.canBeReadTwice(path) else { return nil }
+        var source = IdentifierSource()
+        var checked: [Submission] = []
+        var bytes = 0
+        for task in Tasks(lines: try LineReader(path), key: key, source: &source) {
+            let submission = try task.get()
+            bytes += submission.bytes.count
+            if bytes <= Self.keptBytes { checked.append(submission) } else { checked = [] }
+        }
+        return bytes <= Self.keptBytes ? checked : nil
     }
 
     private func conclude(
@@ -105,9 +127,11 @@ struct FileSubmission {
 
     /// The lines of a file as submissions; the first bad one ends it.
     struct Tasks: Sequence, IteratorProtocol {
+        /// In place of the lines: what was read from them and checked before.
+        private var checked: ArraySlice<Submission>?
         var lines: LineReader
-        let key: SigningKey?
-        var source: IdentifierSource
+        private let key: SigningKey?
+        private var source: IdentifierSource
         private let clock = MonotonicClock()
         private var hasFailed = false
 
@@ -117,10 +141,18 @@ struct FileSubmission {
             self.source = IdentifierSource(seed: source.next())
         }
 
+        init(checked: [Submission], _ lines: LineReader) {
+            self.checked = checked[...]
+            self.lines = lines
+            key = nil
+            source = IdentifierSource()
+        }
+
         /// Whether the next one can be had without waiting for whoever writes the file.
-        var isReady: Bool { !hasFailed && lines.isReady }
+        var isReady: Bool { checked != nil || !hasFailed && lines.isReady }
 
         mutating func next() -> Result<Submission, FatalError>? {
+            if checked != nil { return checked?.popFirst().map { .success($0) } }
             guard !hasFailed else { return nil }
             while let line = lines.next() {
                 if line.isBlank { continue }
