@@ -83,8 +83,9 @@ struct FileSubmission {
         try conclude(counts, firstProblem, failure)
     }
 
-    /// Submissions that may wait for their acks at one time: what is sent while the next ones are read and written down.
-    private static let window = 8192
+    /// Submissions that may wait for their acks at one time: enough to go on with while the next ones are written down,
+    /// and few enough that a server which stores 500 a second answers each before its deadline.
+    private static let window = 2048
     /// Up to this many bytes of checked submissions are kept, so that they need not be read and checked again.
     private static let keptBytes = 64 << 20
 
