@@ -265,7 +265,7 @@ final class TaskLauncher: Sendable {
     /// is reported all the same, as long as this life lasts.
     ///
     /// The report is synced only while the bus is away, or when its attempt is still open after a while
-    /// (``synchronizeReports()``): nearly always the record has the end a millisecond later, and until then a power
+    /// (``tidy()``): nearly always the record has the end a millisecond later, and until then a power
     /// cut costs what it would have cost a moment before, one more attempt.
     func report(_ report: AttemptReport) async {
         // At once, not after the output: the bus may be away for long.
@@ -295,8 +295,14 @@ final class TaskLauncher: Sendable {
         if let problem { context.notice("the report of job \(report.job) is not on the disk: \(problem)") }
     }
 
-    /// Syncs the reports whose attempts are still open. To be called now and then, and when the bus has gone away.
-    func synchronizeReports() async {
+    /// To be called now and then: reaps what tasks have left, and syncs the reports whose attempts are still open.
+    func tidy() async {
+        // Waits while a process is being started.
+        await work.run { [runner] in runner.reapOrphans() }
+        await synchronizeReports()
+    }
+
+    private func synchronizeReports() async {
         let attempts = state.withLock { state in
             defer { state.unsynced = [] }
             return state.unsynced

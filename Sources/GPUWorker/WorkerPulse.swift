@@ -4,7 +4,6 @@ import Logging
 import NATSClient
 import ServiceSupport
 import Synchronization
-import TaskRunner
 import WireJSON
 import WorkerCore
 
@@ -27,13 +26,11 @@ final class WorkerPulse: Sendable {
     private static let answerable: UInt64 = 64
 
     private let context: WorkerContext
-    private let runner: TaskRunner
     private let notifier = ServiceNotifier()
     private let state = Mutex(State())
 
-    init(context: WorkerContext, runner: TaskRunner) {
+    init(context: WorkerContext) {
         self.context = context
-        self.runner = runner
     }
 
     private var slots: Int { context.settings.settings[WorkerSettings.Keys.slots] }
@@ -70,7 +67,6 @@ final class WorkerPulse: Sendable {
                 await Self.repeating(every: settings.duration(WorkerSettings.Keys.heartbeat)) {
                     beat()
                     ask()
-                    runner.reapOrphans()
                     await tidy()
                 }
             }

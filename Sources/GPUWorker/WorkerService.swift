@@ -55,7 +55,7 @@ struct WorkerService: Sendable {
         } catch {
             throw FatalError(error, settings)
         }
-        let pulse = WorkerPulse(context: context, runner: runner)
+        let pulse = WorkerPulse(context: context)
         let preparing = Task { try await prepare(context, launcher) }
         let stopping = Task {
             var isFirst = true
@@ -262,7 +262,9 @@ struct WorkerService: Sendable {
             keeper: keeper,
             caches: caches
         )
-        await shell.run(core, recovered: registration.recovered)
+        let thread = ShellThread(label: "gpu-worker.shell")
+        await withTaskExecutorPreference(thread) { await shell.run(core, recovered: registration.recovered) }
+        thread.stop()
         requests.stop()
         caches.stop()
         pulse.stopListening()

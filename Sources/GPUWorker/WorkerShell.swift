@@ -43,15 +43,18 @@ struct WorkerShell: Sendable {
             if events.isEmpty { return }
             for event in events {
                 let now = context.clock.now()
-                let actions = core.handle(event, at: now)
-                pulse.note(running: core.running, isDraining: core.isDraining)
-                for action in actions {
-                    if action == .finish { isFinished = true }
+                for action in core.handle(event, at: now) {
+                    if case .finish = action { isFinished = true }
+                    if case .heartbeat = action { note(core) }
                     perform(action, at: now, timer, &group)
                 }
             }
+            // Heartbeats are sent on this thread too, so none comes before this.
+            note(core)
         }
     }
+
+    private func note(_ core: WorkerCore) { pulse.note(running: core.running, isDraining: core.isDraining) }
 
     private func perform(
         _ action: WorkerAction,
@@ -92,14 +95,15 @@ struct WorkerShell: Sendable {
         context.tell("up", context.facts)
         pulse.ready()
         group.addTask { await inbox.serve() }
-        group.addTask { [caches] in await caches.run() }
+        // Looks into directories, and these may take their time.
+        group.addTask(executorPreference: globalConcurrentExecutor) { [caches] in await caches.run() }
         group.addTask {
             await pulse.run { [mailbox] in
                 mailbox.sendOutcome(.timerFired)
             } measure: { [keeper] in
                 await keeper.look()
             } tidy: { [launcher] in
-                await launcher.synchronizeReports()
+                await launcher.tidy()
             }
         }
         context.logger.notice("ready", metadata: ["gpu": "\(context.gpu)", "incarnation": "\(context.incarnation)"])
@@ -194,23 +198,41 @@ struct WorkerShell: Sendable {
     /// Sends all of them, in their order and before the first answer, since people wait for the last one.
     /// - Returns: those that were not stored, in their order.
     private func sendAll(_ publications: [Publication]) async -> [Publication] {
-        let (outcomes, continuation) = AsyncStream.makeStream(of: (Int, PublishOutcome).self)
-        for (index, publication) in publications.enumerated() {
-            context.jetStream.publish(
-                publication.payload,
-                to: publication.subject,
-                messageID: publication.messageID,
-                expectedLastSubjectSequence: publication.expected
-            ) { continuation.yield((index, $0)) }
-        }
-        var failed: [Int] = []
-        var answered = 0
-        for await (index, outcome) in outcomes {
-            if !Self.isSettled(outcome) { failed.append(index) }
-            answered += 1
-            if answered == publications.count { break }
+        let failed = await withCheckedContinuation { continuation in
+            let answers = Answers(expected: publications.count) { continuation.resume(returning: $0) }
+            for (index, publication) in publications.enumerated() {
+                context.jetStream.publish(
+                    publication.payload,
+                    to: publication.subject,
+                    messageID: publication.messageID,
+                    expectedLastSubjectSequence: publication.expected
+                ) { answers.note(index, isSettled: Self.isSettled($0)) }
+            }
         }
         return failed.sorted().map { publications[$0] }
+    }
+
+    /// Gathers the answers to several publishes.
+    private final class Answers: Sendable {
+        private let state: Mutex<(left: Int, failed: [Int])>
+        private let done: @Sendable ([Int]) -> Void
+
+        /// - Parameters:
+        ///   - expected: how many come; at least one.
+        ///   - done: called once, with the numbers of those that settled nothing.
+        init(expected: Int, _ done: @escaping @Sendable ([Int]) -> Void) {
+            state = Mutex((expected, []))
+            self.done = done
+        }
+
+        func note(_ number: Int, isSettled: Bool) {
+            let failed = state.withLock { state -> [Int]? in
+                state.left -= 1
+                if !isSettled { state.failed.append(number) }
+                return state.left == 0 ? state.failed : nil
+            }
+            if let failed { done(failed) }
+        }
     }
 
     private static func isSettled(_ outcome: PublishOutcome) -> Bool {

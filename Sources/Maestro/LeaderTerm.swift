@@ -45,18 +45,22 @@ struct LeaderTerm: Sendable {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
         let timer = DeadlineTimer(label: "maestro.scheduler") { [mailbox] in mailbox.send(.timerFired) }
+        let thread = ShellThread(label: "maestro.shell")
         await withTaskCancellationHandler {
-            await withDiscardingTaskGroup { group in
-                await serve(timer: timer, in: &group)
-                unsettled.close()
-                submissions.stop()
-                group.cancelAll()
+            await withTaskExecutorPreference(thread) {
+                await withDiscardingTaskGroup { group in
+                    await serve(timer: timer, in: &group)
+                    unsettled.close()
+                    submissions.stop()
+                    group.cancelAll()
+                }
             }
         } onCancel: {
             mailbox.close()
             unsettled.close()
             submissions.stop()
         }
+        thread.stop()
         timer.cancel()
         requests.stop()
         sources.stop()

@@ -48,7 +48,7 @@ enum CallbackRegistry {
 enum LibraryCallback {
     static let message: natsMsgHandler = { _, _, message, context in
         guard let message = unsafe message else { return }
-        defer { unsafe natsMsg_Destroy(message) }
+        defer { unsafe MessageReturn.giveBack(message) }
         guard let handler = CallbackRegistry.messageHandler(unsafe cnats_number(context)) else { return }
         unsafe handler(RawMessage(message))
     }

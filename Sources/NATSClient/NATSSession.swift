@@ -82,17 +82,21 @@ final class NATSSession: @unchecked Sendable {
 
     /// - Parameter frame: see `cnats_publish`.
     func publish(_ frame: [UInt8], headerCount: Int, _ payload: [UInt8]) -> natsStatus {
-        unsafe frame.withUnsafeBytes { frame in
+        var made: OpaquePointer?
+        let status = unsafe frame.withUnsafeBytes { frame in
             unsafe payload.withUnsafeBytes { payload in
                 unsafe cnats_publish(
                     handle,
                     frame.baseAddress?.assumingMemoryBound(to: CChar.self),
                     Int32(headerCount),
                     payload.baseAddress,
-                    Int32(payload.count)
+                    Int32(payload.count),
+                    &made
                 )
             }
         }
+        if let made = unsafe made { unsafe MessageReturn.giveBack(made) }
+        return status
     }
 
     /// Subscribes; while there is no connection the library does it at the next one.

@@ -4,9 +4,6 @@ import Synchronization
 /// Reads one output of a task: keeps its end, writes the log file, hands every piece on.
 final class OutputPipe: Sendable {
     let stream: TaskStream
-    /// The pipe's inode: a process that holds it is one of this task.
-    let inode: UInt64
-
     private let descriptor: Descriptor
     private let token: Reactor.Token
     private let reactor: Reactor
@@ -27,8 +24,7 @@ final class OutputPipe: Sendable {
         of spec: TaskSpec,
         on reactor: Reactor,
         onOutput: @escaping TaskRunner.OutputHandler
-    ) throws(Errno) {
-        inode = UInt64(try descriptor.status().st_ino)
+    ) {
         self.stream = stream
         self.descriptor = descriptor
         self.reactor = reactor
@@ -57,6 +53,15 @@ final class OutputPipe: Sendable {
         }
         if wasOpen { reactor.unwatch(token, descriptor: descriptor.number) }
         return wasOpen
+    }
+
+    /// Whether a process has it as one of its outputs: then it is one of this task.
+    func isHeld(by pid: Int32) -> Bool {
+        do throws(Errno) {
+            return ProcessTable.holds(pipe: UInt64(try descriptor.status().st_ino), pid: pid)
+        } catch {
+            return false  // an open descriptor can always be asked
+        }
     }
 
     var isOpen: Bool { state.withLock { $0.isOpen } }

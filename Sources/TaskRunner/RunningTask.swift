@@ -45,11 +45,9 @@ package final class RunningTask: Sendable {
         watchdog: Watchdog?,
         onOutput: @escaping TaskRunner.OutputHandler,
         onEnd: @escaping TaskRunner.EndHandler
-    ) throws(Errno) {
+    ) {
         let pid = child.pid
-        // A child that nobody has reaped is always there to be read.
-        guard let entry = ProcessEntry(pid: pid) else { throw Errno.current }
-        process = ProcessIdentity(pid: pid, started: entry.started, bootID: ProcessTable.bootID)
+        process = ProcessIdentity(pid: pid, started: child.started, bootID: ProcessTable.bootID)
         attemptID = spec.attemptID
         self.cgroup = cgroup
         self.runner = runner
@@ -57,8 +55,8 @@ package final class RunningTask: Sendable {
         self.watchdog = watchdog
         watchdog?.guards(pid)
         token = runner.reactor.makeToken()
-        let stdout = try OutputPipe(.stdout, reading: child.stdout, of: spec, on: runner.reactor, onOutput: onOutput)
-        let stderr = try OutputPipe(.stderr, reading: child.stderr, of: spec, on: runner.reactor, onOutput: onOutput)
+        let stdout = OutputPipe(.stdout, reading: child.stdout, of: spec, on: runner.reactor, onOutput: onOutput)
+        let stderr = OutputPipe(.stderr, reading: child.stderr, of: spec, on: runner.reactor, onOutput: onOutput)
         leader = child.process
         pipes = [stdout, stderr]
     }
@@ -78,7 +76,7 @@ package final class RunningTask: Sendable {
 
     var hasLeader: Bool { state.withLock { $0.hasLeader } }
 
-    func ownsPipe(of pid: Int32) -> Bool { pipes.contains { ProcessTable.holds(pipe: $0.inode, pid: pid) } }
+    func ownsPipe(of pid: Int32) -> Bool { pipes.contains { $0.isHeld(by: pid) } }
 
     private func signalGroup(_ signal: Int32) {
         // Under the lock: the leader cannot be reaped, and its pid given away, between the question and the signal.

@@ -7,6 +7,8 @@ struct SpawnedChild: ~Copyable {
     let process: Descriptor
     let stdout: Descriptor
     let stderr: Descriptor
+    /// Clock ticks after boot.
+    let started: UInt64
 }
 
 /// Starts processes. Blocks its thread until the program was executed or refused (about half a millisecond).
@@ -53,7 +55,9 @@ enum Spawn {
             pid: child.pid,
             process: Descriptor(owning: child.pidfd),
             stdout: Descriptor(owning: child.out),
-            stderr: Descriptor(owning: child.err)
+            stderr: Descriptor(owning: child.err),
+            // A child that nobody has reaped is always there to be read.
+            started: child.started != 0 ? child.started : ProcessEntry(pid: child.pid)?.started ?? 0
         )
     }
 

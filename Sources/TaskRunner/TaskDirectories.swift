@@ -78,7 +78,7 @@ package final class TaskDirectories: Sendable {
             let folder = try folder()
             if let owner { try folder.directory.admit(owner.group) }
             let isNew = try place(task, in: folder.directory, idle: idle)
-            let directory = try folder.directory.make(task)
+            let directory = try folder.directory.openOrMake(task)
             if let owner { try directory.give(to: owner) }
             let made = try JobDirectory(directory, path: "\(folder.path)/\(task)")
             state.withLock { state in if isNew { state.uses[task]?.made = made } }

@@ -138,23 +138,17 @@ package final class TaskRunner: Sendable {
             directory: spec.directory,
             confinement: held(in: cgroup, spec.limits)
         )
-        let pid = child.pid
-        do throws(Errno) {
-            let task = try RunningTask(
-                child,
-                spec: spec,
-                cgroup: cgroup,
-                runner: self,
-                watchdog: watchdog,
-                onOutput: onOutput,
-                onEnd: onEnd
-            )
-            known.withLock { $0.tasks[pid] = task }
-            return task
-        } catch {
-            cprocess_discard(pid)
-            throw TaskRunnerError(.resources, "cannot watch \(program)", cause: error)
-        }
+        let task = RunningTask(
+            child,
+            spec: spec,
+            cgroup: cgroup,
+            runner: self,
+            watchdog: watchdog,
+            onOutput: onOutput,
+            onEnd: onEnd
+        )
+        known.withLock { $0.tasks[task.process.pid] = task }
+        return task
     }
 
     /// The watchdog is there before the process that it guards.

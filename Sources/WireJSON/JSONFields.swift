@@ -26,8 +26,20 @@ package struct JSONFields: Sendable {
 
     /// The parsed value of one field, nil if it is missing.
     package func value(_ key: String, limits: JSONLimits = .standard) throws(JSONError) -> JSON? {
-        guard let field = fields.first(where: { $0.key == key }) else { return nil }
-        return try JSON(parsing: Array(field.raw), limits: limits)
+        guard let raw = raw(key) else { return nil }
+        if let plain = Self.plain(raw) { return plain }
+        return try JSON(parsing: Array(raw), limits: limits)
+    }
+
+    /// A number, or a string without escapes, which most values are. The bytes were checked with the whole text.
+    private static func plain(_ raw: ArraySlice<UInt8>) -> JSON? {
+        guard let first = raw.first else { return nil }
+        return switch first {
+        case UInt8(ascii: "\"") where !raw.contains(UInt8(ascii: "\\")):
+            .string(String(decoding: raw.dropFirst().dropLast(), as: UTF8.self))
+        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"): .number(String(decoding: raw, as: UTF8.self))
+        default: nil
+        }
     }
 
     /// The bytes of one field's value, nil if it is missing.

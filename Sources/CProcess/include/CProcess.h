@@ -47,6 +47,8 @@ struct cprocess_child {
     /// The read ends of its stdout and stderr, non-blocking, close-on-exec.
     int out;
     int err;
+    /// When it began, in clock ticks after boot, as starttime in proc(5); 0: has to be looked up there.
+    uint64_t started;
 };
 
 /// Starts a program as the leader of a session of its own, with stdin from /dev/null, stdout and stderr into
@@ -148,9 +150,6 @@ int cprocess_is_empty(int directory);
 
 /// O_PATH, which needs _GNU_SOURCE: a descriptor that names a place and cannot read it.
 enum { CPROCESS_O_PATH = 010000000 };
-
-/// fcntl is variadic too. Sets or clears O_NONBLOCK; 0, or -1 (errno).
-int cprocess_set_nonblocking(int fd, int on);
 
 /// An epoll instance, close-on-exec, or -1 (errno).
 int cprocess_poll_open(void);
