@@ -243,6 +243,7 @@ struct WorkerService: Sendable {
             grace: settings.settings.duration(Keys.killGrace),
             drain: settings.settings.duration(Keys.drain),
             checkInterval: settings.settings.duration(Keys.heartbeatTTL),
+            claimPatience: settings.settings.duration(Keys.heartbeatTTL) / 3,
             defaultTimeout: settings.settings.duration(Keys.timeout),
             enqueueSubject: settings.names.enqueueSubject
         )

@@ -8,6 +8,9 @@ struct Attempt: Sendable {
         /// Waits for a slot.
         case ready
         case claiming
+        /// Claimed, and the answer came so late that it may have been given away since: its record is read once more before
+        /// the process is started.
+        case lookingToStart
         /// Holds a slot; its record is read once more before the claim.
         case lookingToClaim
         /// Its process is being started.
@@ -77,6 +80,8 @@ struct Attempt: Sendable {
     /// The connection was lost since the last revision was read. A server that lost its power may have put the record back
     /// and given its sequence to another revision: a write at that sequence could land on somebody else's attempt.
     var mustLook = false
+    /// When the claim was sent, or its record was asked for after that.
+    var claimAskedAt: Timestamp?
     /// When the next step is due that nothing but time brings.
     var due: Timestamp?
     var startedAt: Timestamp?
@@ -100,8 +105,8 @@ struct Attempt: Sendable {
     var hasProcess: Bool {
         switch phase {
         case .starting, .running, .terminating, .killing: true
-        case .preparing, .ready, .lookingToClaim, .claiming, .examining, .reporting, .lookingToCommit, .committing,
-            .pausing, .telling, .recovering:
+        case .preparing, .ready, .lookingToClaim, .claiming, .lookingToStart, .examining, .reporting, .lookingToCommit,
+            .committing, .pausing, .telling, .recovering:
             false
         }
     }
@@ -109,7 +114,7 @@ struct Attempt: Sendable {
     /// Whether it takes one of the slots.
     var isOccupying: Bool {
         switch phase {
-        case .lookingToClaim, .claiming, .starting, .running, .terminating, .killing, .examining: true
+        case .lookingToClaim, .claiming, .lookingToStart, .starting, .running, .terminating, .killing, .examining: true
         case .preparing, .ready, .reporting, .lookingToCommit, .committing, .pausing, .telling, .recovering: false
         }
     }
@@ -121,7 +126,7 @@ struct Attempt: Sendable {
     /// state running.
     var isOurs: Bool {
         switch phase {
-        case .claiming, .starting, .running, .terminating, .killing, .examining, .reporting: true
+        case .claiming, .lookingToStart, .starting, .running, .terminating, .killing, .examining, .reporting: true
         case .lookingToCommit, .committing, .pausing: ending != .reject
         case .preparing, .ready, .lookingToClaim, .telling, .recovering: false
         }

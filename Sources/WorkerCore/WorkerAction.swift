@@ -72,6 +72,9 @@ package struct WorkerPolicy: Sendable, Equatable {
     package var pause: Duration
     /// How often the records of what runs are looked at.
     package var checkInterval: Duration
+    /// How old the answer to a claim may be by which a process is started. Well under the time after which a worker that is
+    /// not heard of is called lost: what was claimed within it belongs to this worker still.
+    package var claimPatience: Duration
     /// How long an attempt may run whose record sets no limit.
     package var defaultTimeout: Duration
     /// Where jobs are submitted, for messages to those who sent one elsewhere.
@@ -84,6 +87,7 @@ package struct WorkerPolicy: Sendable, Equatable {
         drain: Duration = .seconds(30),
         pause: Duration = .seconds(1),
         checkInterval: Duration = .seconds(15),
+        claimPatience: Duration = .seconds(5),
         defaultTimeout: Duration = .seconds(3600),
         enqueueSubject: String = PoolNames().enqueueSubject
     ) {
@@ -93,6 +97,7 @@ package struct WorkerPolicy: Sendable, Equatable {
         self.drain = drain
         self.pause = pause
         self.checkInterval = checkInterval
+        self.claimPatience = claimPatience
         self.defaultTimeout = defaultTimeout
         self.enqueueSubject = enqueueSubject
     }

@@ -98,6 +98,7 @@ extension WorkerCore {
             return drop(id)
         }
         attempts[id]?.writing = record
+        attempts[id]?.claimAskedAt = now
         actions.append(.write(id, record, expected: attempt.revision.sequence))
     }
 
@@ -141,9 +142,34 @@ extension WorkerCore {
         if let attempt = attempts[id], !isFenceOpen(for: attempt, at: now) {
             return finishUnstarted(id, Attempt.StopCause.fenced, at: now)
         }
+        if let asked = attempts[id]?.claimAskedAt, now - asked > policy.claimPatience {
+            return lookToStart(id, at: now)
+        }
         attempts[id]?.phase = .starting
         keepFence(of: id)
         past.insert(id)
         actions.append(.start(id, revision.record))
+    }
+
+    /// The server or this process hung between the claim and its answer: the leader may have called this worker lost
+    /// meanwhile, and given the job to another.
+    private mutating func lookToStart(_ id: AttemptID, at now: Timestamp) {
+        guard let attempt = attempts[id] else { return }
+        attempts[id]?.phase = .lookingToStart
+        attempts[id]?.claimAskedAt = now
+        actions.append(.readRecord(attempt.job, id))
+    }
+
+    /// What was read may be as old as the claim's answer was: then it is read again.
+    mutating func lookedToStart(_ id: AttemptID, _ revision: RecordRevision?, at now: Timestamp) {
+        guard let revision, revision.record.attempt == id, revision.record.owner == incarnation,
+            revision.record.state == .running
+        else {
+            let job = attempts[id]?.job.text ?? ""
+            actions.append(.notice("job \(job) was given away before it was started: the claim was answered too late"))
+            return drop(id)
+        }
+        attempts[id]?.mustLook = false
+        claimed(id, revision, at: now)
     }
 }

@@ -40,8 +40,8 @@ extension WorkerCore {
         switch attempt.phase {
         case .claiming: claimEnded(id, outcome, at: now)
         case .committing: commitEnded(id, outcome, at: now)
-        case .preparing, .ready, .lookingToClaim, .starting, .running, .terminating, .killing, .examining, .reporting,
-            .lookingToCommit, .pausing, .telling, .recovering:
+        case .preparing, .ready, .lookingToClaim, .lookingToStart, .starting, .running, .terminating, .killing,
+            .examining, .reporting, .lookingToCommit, .pausing, .telling, .recovering:
             break
         }
     }

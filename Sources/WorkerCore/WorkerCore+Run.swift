@@ -49,8 +49,8 @@ extension WorkerCore {
             attempts[id]?.phase = .killing
             actions.append(.kill(id))
         case .pausing: commit(id, at: now)
-        case .preparing, .ready, .lookingToClaim, .claiming, .starting, .killing, .examining, .reporting,
-            .lookingToCommit, .committing, .telling, .recovering:
+        case .preparing, .ready, .lookingToClaim, .claiming, .lookingToStart, .starting, .killing, .examining,
+            .reporting, .lookingToCommit, .committing, .telling, .recovering:
             break
         }
     }
@@ -59,8 +59,8 @@ extension WorkerCore {
         guard let attempt = attempts[id] else { return }
         switch attempt.phase {
         case .starting, .running, .terminating, .killing: break
-        case .preparing, .ready, .lookingToClaim, .claiming, .examining, .reporting, .lookingToCommit, .committing,
-            .pausing, .telling, .recovering:
+        case .preparing, .ready, .lookingToClaim, .claiming, .lookingToStart, .examining, .reporting, .lookingToCommit,
+            .committing, .pausing, .telling, .recovering:
             return
         }
         attempts[id]?.due = nil
@@ -229,6 +229,7 @@ extension WorkerCore {
             attempts[id]?.mustLook = false
             attempts[id]?.phase = .preparing
             prepared(id, revision, nil, at: now)
+        case .lookingToStart: lookedToStart(id, revision, at: now)
         case .lookingToCommit: lookedToCommit(id, revision, at: now)
         case .preparing, .ready, .claiming, .starting, .terminating, .killing, .examining, .reporting, .committing,
             .pausing, .telling:

@@ -7,7 +7,7 @@ struct RandomWalkTests {
     @Test(arguments: UInt64(1)...20)
     func promisesHold(seed: UInt64) throws {
         var walk = try Walk(seed: seed)
-        for _ in 0..<1500 { try walk.step() }
+        for _ in 0..<2000 { try walk.step() }
         try walk.finish()
         #expect(walk.ended > 20, "the walk went somewhere")
     }
