@@ -216,14 +216,15 @@ extension SchedulerCore {
     /// Until when a fenced attempt may not be given to anybody else; nil when it may now.
     ///
     /// Counted from the last heartbeat of its owner, or from when that one was replaced: heartbeats of a life that does not
-    /// own the card are not answered.
+    /// own the card are not answered. Heartbeats of its owner that no longer name it extend nothing: either it has ended, or
+    /// they were sent before its claim.
     func fenceEnd(of job: Job, at now: Timestamp) -> Timestamp? {
         guard let fence = job.record.limits.fence, job.record.state == .running, let gpu = job.record.gpu else {
             return nil
         }
-        let isOwners = cards[gpu]?.owner == job.record.owner
-        let heard = isOwners ? cards[gpu]?.lastHeard : job.lossSince
-        let end = (heard ?? now) + max(fence.patience, .zero)
+        var heard = job.lossSince ?? now
+        if let card = cards[gpu], card.owner == job.record.owner { heard = min(heard, card.lastHeard) }
+        let end = heard + max(fence.patience, .zero)
         return end > now ? end : nil
     }
 

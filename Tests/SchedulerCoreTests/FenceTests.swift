@@ -86,6 +86,22 @@ import Testing
         #expect(bench.state("a") == .enqueued)
     }
 
+    @Test func aWorkerThatGoesOnWithoutItDoesNotKeepItForEver() throws {
+        var bench = try bench()
+        // As after a power cut that took the end of the attempt back: its worker lives, and knows nothing of it any more.
+        bench.beat(1, running: [])
+        bench.beat(1, running: [])
+        bench.answer()
+        for _ in 0..<3 {
+            bench.pass(.seconds(5))
+            bench.beat(1, running: [])
+        }
+        #expect(bench.state("a") == .running)
+        bench.pass(Self.patience - .seconds(15))
+        #expect(bench.state("a") != .running)
+        #expect(bench.record("a")?.lost == 1)
+    }
+
     @Test func aNewLeaderCountsFromItsOwnBeginning() throws {
         let old = try bench()
         var bench = Bench(store: old.store, controls: old.controls, isLeading: false)
