@@ -330,4 +330,18 @@ import Testing
         try bench.commit("a", .takeBack(reason: "not claimed"))
         #expect(Bench.successor(of: bench, after: .seconds(1)).errors.isEmpty)
     }
+
+    @Test func aLossThatCouldNotBeStoredIsTakenBackWhenItsWorkerIsHeardOfAgain() throws {
+        var bench = Bench()
+        bench.start(1)
+        try bench.run("a")
+        bench.now = bench.now + .seconds(15)
+        bench.fireTimer()
+        try #require(bench.writes.map(\.record.state) == [.enqueued])
+        bench.answerWrite(.refused("maximum bytes exceeded"))
+        bench.beat(1)
+        bench.pass(.seconds(30), beating: [1])
+        #expect(bench.state("a") == .running)
+        #expect(bench.record("a")?.lost == 0)
+    }
 }
