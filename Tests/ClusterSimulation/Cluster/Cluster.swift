@@ -231,6 +231,7 @@ extension Cluster {
             worker.stop()
             agenda.after(duration + .seconds(10)) { worker.start() }
         case .freezeWorker: worker.freeze(duration)
+        case .freezeHost: worker.freezeHost(duration)
         case .rivalWorker: addRival(of: worker)
         case .fillWorkerDisk: worker.diskFullUntil = now + duration
         case .killServer: server.kill(downFor: duration)

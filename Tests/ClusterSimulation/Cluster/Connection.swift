@@ -33,6 +33,7 @@ final class Connection {
     /// Goes up with each connection made: what belongs to an earlier one is lost.
     private(set) var epoch = 0
     private(set) var isClosed = false
+    private(set) var connectedAt = Agenda.beginning
     /// Which start of the server it is, or was, connected to.
     private(set) var server = 0
     private(set) var subscriptions: [(pattern: SubjectPattern, handler: (Plain) -> Void)] = []
@@ -73,6 +74,7 @@ final class Connection {
         }
         epoch += 1
         isConnected = true
+        connectedAt = cluster.now
         server = cluster.server.starts
         cluster.server.add(self)
         for observer in observers { observer(true) }

@@ -31,7 +31,9 @@ typealias Stored = StreamModel<Content>.Message
 
 /// What is published for whoever listens, and kept by no stream.
 enum Plain {
-    case heartbeat(Heartbeat)
+    /// A request of a worker that wants to know that it was heard: the leader answers there.
+    case heartbeat(Heartbeat, replyTo: String?)
+    case heartbeatAnswer(HeartbeatAnswer)
     case reading(CardReading)
     case down(WorkerNotice)
     /// `leading` on `maestro.state`.

@@ -7,6 +7,8 @@ package enum Fault: String, Sendable, CaseIterable {
     case partitionMaestro, partitionWorker, partitionPeople
     // Processes and hosts
     case killMaestro, stopMaestro, freezeMaestro, killWorker, killHost, stopWorker, freezeWorker, rivalWorker
+    /// With everything on it, watchdogs too.
+    case freezeHost
     case jumpClock, jumpServerClock, fillWorkerDisk
     // The server
     case killServer, cutPower, fillStream, slowDisk, loseConsumer, syncAlways
@@ -40,9 +42,11 @@ package enum Moment: Sendable, Hashable, CaseIterable {
     /// A worker is about to write a job's next state; that write was stored and answered.
     case writing(JobState), written(JobState)
     case started, exited, reported, telling, told
+    /// The watchdog of an attempt is there, its process is not.
+    case guarded
 
     package static let allCases: [Moment] =
-        [.settling, .runDelivered, .started, .exited, .reported, .telling, .told]
+        [.settling, .runDelivered, .guarded, .started, .exited, .reported, .telling, .told]
         + [JobState.enqueued, .scheduled, .cancelled, .failed].flatMap { [.decided($0), .stored($0)] }
         + [JobState.running, .done, .failed, .retry, .enqueued, .cancelled].flatMap { [.writing($0), .written($0)] }
 
@@ -54,6 +58,7 @@ package enum Moment: Sendable, Hashable, CaseIterable {
         case .runDelivered: "run delivered"
         case .writing(let state): "worker writes \(state.rawValue)"
         case .written(let state): "worker wrote \(state.rawValue)"
+        case .guarded: "guarded"
         case .started: "started"
         case .exited: "exited"
         case .reported: "reported"
@@ -89,7 +94,13 @@ final class Weather {
         if fault == .loseMessages { self.victim = victim }
     }
 
-    func clear() { ends = [:] }
+    func clear() { ends = ends.mapValues { min($0, cluster.now) } }
+
+    /// Until when messages to or from anybody were lost or late, as far as is known.
+    var lastTrouble: Timestamp {
+        let kinds = [Fault.loseMessages, .loseAnswers, .delayMessages, .slowDisk]
+        return kinds.compactMap { ends[$0] }.max() ?? Agenda.beginning
+    }
 
     private func isOn(_ fault: Fault) -> Bool {
         guard !ends.isEmpty, let end = ends[fault] else { return false }

@@ -28,8 +28,9 @@ final class Ledger {
     private var claimed: Set<AttemptID> = []
     private var started: Set<AttemptID> = []
     private var superseded: [AttemptID: Timestamp] = [:]
-    /// The streams were put back at least once: what was seen before may not have been.
-    private var wasRolledBack = false
+    /// When the streams were last put back, if they ever were: what was seen before may not have been.
+    private var rolledBackAt: Timestamp?
+    private var wasRolledBack: Bool { rolledBackAt != nil }
 
     init(_ cluster: Cluster) { self.cluster = cluster }
 
@@ -138,11 +139,12 @@ final class Ledger {
         cluster.cover("\(before?.state.rawValue ?? "-") > \(record.state.rawValue)")
         checkStep(record, before)
         if let worker = part as? SimulatedWorker { checkOwner(record, before, worker) }
+        if part is SimulatedMaestro { checkClosed(record, before, by: part) }
         if cases[job]?.isToldCancelled == true, record.state != .cancelled {
             violate("\(job) was called cancelled to somebody and is \(record.state.rawValue)", job)
         }
         if record.state == .running, let attempt = record.attempt { claimed.insert(attempt) }
-        if before?.state == .running, record.state == .enqueued, let attempt = record.attempt {
+        if before?.state == .running, record.state != .running, let attempt = record.attempt {
             superseded[attempt] = cluster.now
         }
         cluster.noteState(record.state, of: job)
@@ -222,8 +224,51 @@ final class Ledger {
         cluster.tell("\(worker.name) starts attempt \(process.attempt.text.prefix(4)) of \(job)", job)
         if !started.insert(process.attempt).inserted { violate("an attempt of \(job) was started twice", job) }
         if !claimed.contains(process.attempt) { violate("an attempt of \(job) was started unclaimed", job) }
+        checkGivenAway(process, worker)
+        if process.isFenced { checkAlone(process, worker) }
         let live = worker.liveProcesses.count
         if live > worker.slots { violate("\(worker.name) runs \(live) processes in \(worker.slots) slots", job) }
+    }
+
+    /// Nothing is started that was given away when the claim that allowed it was sent, or its record was last read.
+    private func checkGivenAway(_ process: SimulatedWorker.Process, _ worker: SimulatedWorker) {
+        // What the answer may be old, and the clocks may differ.
+        let bound = Duration.seconds(5.1)
+        guard let since = superseded[process.attempt], process.decidedAt - since > bound else { return }
+        violate("\(worker.name) starts an attempt of \(process.job) that was given away long before", process.job)
+    }
+
+    /// A fenced job is in one place, but for a host that stood still, and a claim that a power cut has taken back.
+    private func checkAlone(_ process: SimulatedWorker.Process, _ worker: SimulatedWorker) {
+        for other in cluster.workers {
+            for earlier in other.liveProcesses where earlier.job == process.job && earlier !== process {
+                if worker.isHostFrozen || isExcused(earlier, on: other) { continue }
+                let places = "\(other.name) and \(worker.name)"
+                violate("\(process.job) is fenced and has two processes, on \(places)", process.job)
+            }
+        }
+    }
+
+    /// A leader closes a fenced attempt only when nothing of it can run any more.
+    private func checkClosed(_ new: JobRecord, _ old: JobRecord?, by part: Part) {
+        guard let old, old.state == .running, new.state != .running, old.limits.fence != nil else { return }
+        cluster.cover("a leader closes a fenced attempt")
+        for worker in cluster.workers {
+            for process in worker.liveProcesses where process.attempt == old.attempt {
+                if isExcused(process, on: worker) { continue }
+                violate("\(part.name) closes a fenced attempt of \(new.id), which runs on \(worker.name)", new.id)
+            }
+        }
+    }
+
+    private func isExcused(_ process: SimulatedWorker.Process, on worker: SimulatedWorker) -> Bool {
+        if worker.wasHostFrozen(since: process.startedAt) {
+            cluster.cover("a fenced attempt outlives its fence on a frozen host")
+            return true
+        }
+        guard let rolledBackAt, rolledBackAt >= process.startedAt else { return false }
+        cluster.cover("a fenced attempt whose claim a power cut may have taken")
+        return true
     }
 
     func noteReconnected(_ worker: SimulatedWorker) { worker.cluster.cover("a worker reconnects") }
@@ -232,9 +277,11 @@ final class Ledger {
     func checkSuperseded() {
         // The interval at which a worker looks, a read, and the grace before the kill.
         let bound = Duration.seconds(25)
-        for worker in cluster.workers where worker.isRunning && !worker.isDisturbed(within: bound) {
+        for worker in cluster.workers {
+            guard let reachable = worker.reachableSince else { continue }
             for process in worker.liveProcesses where process.life == worker.life {
-                guard let since = superseded[process.attempt], cluster.now - since > bound else { continue }
+                guard let since = superseded[process.attempt] else { continue }
+                guard cluster.now - max(since, reachable) > bound else { continue }
                 violate("\(worker.name) still runs an attempt of \(process.job) that was given away", process.job)
                 superseded[process.attempt] = nil
             }
@@ -279,7 +326,7 @@ final class Ledger {
 
     /// The power was cut: what was not on the disk may be gone.
     func noteRolledBack() {
-        wasRolledBack = true
+        rolledBackAt = cluster.now
         cluster.cover("streams put back")
         let server = cluster.server.model
         queued = [:]
@@ -294,6 +341,10 @@ final class Ledger {
         for job in cases.keys.sorted() {
             cases[job]?.record = server[cluster.names.jobsStream]?.last(of: cluster.names.state(job))?.body.record
             cases[job]?.isToldCancelled = false
+            // It was given away, and was not.
+            if let record = self[job], [.scheduled, .running].contains(record.state), let attempt = record.attempt {
+                superseded[attempt] = nil
+            }
             guard !isPresent(job), cases[job]?.isRemoved != true else { continue }
             cases[job]?.isExcused = true
             cluster.tell("\(job) is lost with what was not on the disk", job)

@@ -32,8 +32,14 @@ package enum Mutant: String, Sendable, CaseIterable {
     case ignoresTrust
     /// Removal: records go by their age alone, as a max age on the stream would have it.
     case removesByAge
-    /// Partition: a worker goes on with what was given away while it was not heard.
+    /// Claim: a process is started however late its claim was answered.
+    case startsOnALateClaim
+    /// Partition, continue: a worker goes on with what was given away while it was not heard.
     case keepsWhatWasGivenAway
+    /// Partition, fence: nobody ends an attempt whose worker is stopped or dead.
+    case watchdogsSleep
+    /// Partition, fence: a leader gives a fenced job away as soon as any other.
+    case givesFencedJobsAway
     /// Silence: what is not answered counts as refused.
     case takesSilenceForRefusal
     /// Start of a leader: a server that was started again is taken for the one before, streams and all.
@@ -46,7 +52,7 @@ package enum Mutant: String, Sendable, CaseIterable {
         case .acksBeforeStored: "2 admit"
         case .overbooks: "3 place"
         case .writesWithoutExpectation, .dispatchesFirst: "4 dispatch"
-        case .startsBeforeTheClaim: "5 claim"
+        case .startsBeforeTheClaim, .startsOnALateClaim: "5 claim"
         case .meddlesWithTheRunning: "6 run"
         case .losesReports, .repeatsResults: "7 finish"
         case .callsLostEarly, .leavesEarlierProcesses: "8 lost"
@@ -54,7 +60,7 @@ package enum Mutant: String, Sendable, CaseIterable {
         case .takesCardsOver: "10 one owner per card"
         case .ignoresTrust: "11 many maestros"
         case .removesByAge: "12 removal"
-        case .keepsWhatWasGivenAway: "13 partition"
+        case .keepsWhatWasGivenAway, .watchdogsSleep, .givesFencedJobsAway: "13 partition"
         case .takesSilenceForRefusal: "an answer that does not come"
         case .trustsARestartedServer: "start of a leader"
         }

@@ -118,6 +118,12 @@ class Part {
         return isFrozen || isCut || !cluster.server.isUp || cluster.now - since < duration
     }
 
+    /// Since when nothing has kept it from asking and hearing; nil while something does.
+    var reachableSince: Timestamp? {
+        guard isRunning, !isFrozen, !isCut, connection.isConnected else { return nil }
+        return max(startedAt, lastTrouble, connection.connectedAt, cluster.weather.lastTrouble)
+    }
+
     /// Nothing is in its way from now on.
     func heal() {
         lastTrouble = cluster.now

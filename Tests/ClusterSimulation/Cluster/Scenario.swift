@@ -15,6 +15,8 @@ package struct Scenario: Sendable {
     package let version: ServerModel<Content>.Version
     let policy: SchedulerPolicy
     private let hasMixedLimits: Bool
+    /// The first card's workers are of a version that can fence nothing.
+    let hasOldWorker: Bool
     /// How long things go wrong.
     package let trouble: Duration
 
@@ -34,7 +36,8 @@ package struct Scenario: Sendable {
         version = chance.hit(0.5) ? .old : .recent
         trouble = .seconds(60 + chance.number(below: 60))
         policy = Self.policy(chance)
-        hasMixedLimits = chance.hit(0.3)
+        hasMixedLimits = chance.hit(0.5)
+        hasOldWorker = chance.hit(0.15)
         planJobs(chance)
         planFaults(chance)
     }
@@ -57,14 +60,24 @@ package struct Scenario: Sendable {
     }
 
     /// Maestros need not be configured alike.
-    func policy(ofMaestro number: Int) -> SchedulerPolicy {
+    func policy(ofMaestro number: Int, _ mutant: Mutant?) -> SchedulerPolicy {
         var policy = policy
-        if hasMixedLimits, number % 2 == 1 { policy.maxLost = 0 }
+        if mutant == .givesFencedJobsAway { policy.heartbeatTTL = .seconds(8) }
+        if hasMixedLimits, number % 2 == 1 {
+            policy.maxLost = 0
+            policy.heartbeatTTL = .seconds(8)
+        }
         return policy
     }
 
-    func workerPolicy(slots: Int) -> WorkerPolicy {
-        WorkerPolicy(slots: slots, grace: .seconds(2), drain: .seconds(10), defaultTimeout: .seconds(20))
+    func workerPolicy(slots: Int, _ mutant: Mutant?) -> WorkerPolicy {
+        WorkerPolicy(
+            slots: slots,
+            grace: .seconds(2),
+            drain: .seconds(10),
+            claimPatience: mutant == .startsOnALateClaim ? .seconds(86_400) : .seconds(5),
+            defaultTimeout: .seconds(20)
+        )
     }
 
     private mutating func planJobs(_ chance: Chance) {
@@ -83,7 +96,8 @@ package struct Scenario: Sendable {
             let canWait: Bool =
                 switch fault {
                 case .killMaestro, .freezeMaestro, .stopMaestro, .partitionMaestro, .killWorker, .killHost,
-                    .freezeWorker, .stopWorker, .partitionWorker, .killServer, .cutPower, .cancel, .thermalStorm,
+                    .freezeWorker, .freezeHost, .stopWorker, .partitionWorker, .killServer, .cutPower, .cancel,
+                    .thermalStorm,
                     .sickCard, .loseConsumer:
                     true
                 default: false
@@ -94,17 +108,23 @@ package struct Scenario: Sendable {
                     time: chance.seconds(1...(length - 1)),
                     duration: Self.duration(of: fault, chance),
                     seed: UInt64(chance.number(below: 1 << 40)),
-                    moment: canWait && chance.hit(0.5) ? chance.element(of: Moment.allCases) : nil
+                    moment: canWait && chance.hit(0.5) ? Self.moment(of: fault, chance) : nil
                 )
             )
         }
         faults.sort { $0.time < $1.time }
     }
 
+    /// Workers that are stopped are mostly stopped between a claim and its process: that is where it would do most harm.
+    private static func moment(of fault: Fault, _ chance: Chance) -> Moment? {
+        let isBeforeTheStart = fault == .freezeWorker && chance.hit(0.6)
+        return chance.element(of: isBeforeTheStart ? [.writing(.running), .guarded, .started] : Moment.allCases)
+    }
+
     private static func duration(of fault: Fault, _ chance: Chance) -> Duration {
         switch fault {
         case .killServer, .cutPower: chance.seconds(0.2...15)
-        case .partitionMaestro, .partitionWorker, .partitionPeople, .freezeMaestro, .freezeWorker:
+        case .partitionMaestro, .partitionWorker, .partitionPeople, .freezeMaestro, .freezeWorker, .freezeHost:
             chance.hit(0.5) ? chance.seconds(0.2...8) : chance.seconds(8...40)
         case .thermalStorm: chance.seconds(5...60)
         default: chance.seconds(1...15)
@@ -115,12 +135,15 @@ package struct Scenario: Sendable {
 
     func isForbidden(_ job: JobID) -> Bool { chance(of: job, 0).hit(0.03) }
 
-    func process(of job: JobID, tries: Int) -> ProcessPlan {
+    func process(of job: JobID, tries: Int, isFenced: Bool = false) -> ProcessPlan {
         let chance = chance(of: job, tries)
         _ = chance.hit(0.03)
         let kind = chance.unit()
+        // Short fenced ones would have ended anyway before another may have them.
+        let isShort = kind < (isFenced ? 0.6 : 0.9)
         let duration: Duration =
-            kind < 0.3 ? chance.seconds(0.02...0.5) : kind < 0.92 ? chance.seconds(0.5...12) : chance.seconds(20...90)
+            kind < 0.3
+            ? chance.seconds(0.02...0.5) : isShort ? chance.seconds(0.5...12) : chance.seconds(20...90)
         return ProcessPlan(
             duration: duration,
             exitCode: chance.hit(0.2) ? 1 : 0,
@@ -166,7 +189,12 @@ package struct PlannedJob: Sendable {
         if isPinned { fields.append("\"gpu\":\(isAbsent ? 77 : chance.number(below: cards))") }
         if chance.hit(0.3) { fields.append("\"priority\":\(chance.number(below: 10))") }
         if chance.hit(0.5) { fields.append("\"max_retries\":\(chance.number(below: 4))") }
-        if isAbsent || chance.hit(0.1) { fields.append("\"max_wait\":\(5 + chance.number(below: 60))") }
+        let isFenced = chance.hit(0.25)
+        if isFenced { fields.append("\"partition\":\"fence\"") }
+        // Where its card's worker can fence nothing it waits in vain.
+        if isAbsent || isFenced && isPinned || chance.hit(0.1) {
+            fields.append("\"max_wait\":\(5 + chance.number(below: 60))")
+        }
         let text = kind == .malformed ? "not a task \(number)" : "{" + fields.joined(separator: ",") + "}"
         bytes = Array(text.utf8)
     }

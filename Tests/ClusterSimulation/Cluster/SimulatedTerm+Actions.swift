@@ -26,9 +26,7 @@ extension SimulatedTerm {
         case .writeControl(let record, let expected): writeControl(record, expected: expected)
         case .readRecord(let job): readRecord(job)
         case .pull(let count): puller?.request(count)
-        case .reply(let token, let answer):
-            guard let address = askers.removeValue(forKey: token) else { return }
-            connection.answer(address, answer)
+        case .reply(let token, let answer): reply(token, answer)
         case .armTimer(let due): arm(due)
         case .announce(let event, _):
             if event == "leading" { connection.publish(.leading, on: names.maestroEvent("state")) }
@@ -38,7 +36,25 @@ extension SimulatedTerm {
         }
     }
 
-    private func write(_ record: JobRecord, expected: UInt64) {
+    /// Whoever is not sure to lead answers nothing.
+    private func reply(_ token: RequestToken, _ answer: JSON) {
+        guard let asker = askers.removeValue(forKey: token), maestro.isTrusted else { return }
+        cluster.ledger.noteEffect(of: maestro)
+        switch asker {
+        case .person(let address): connection.answer(address, answer)
+        case .worker(let inbox):
+            guard answer["ok"]?.boolValue == true, let counter = answer["counter"]?.unsignedValue else { return }
+            connection.publish(.heartbeatAnswer(HeartbeatAnswer(counter: counter)), on: inbox)
+        }
+    }
+
+    private func write(_ decided: JobRecord, expected: UInt64) {
+        var record = decided
+        if cluster.mutant == .givesFencedJobsAway {
+            // Admitted when the TTL was longer.
+            let admitted = record.limits.fence.map { _ in Fence(.seconds(15)) }
+            record = record.with(fence: cluster.ledger[record.id].map(\.limits.fence) ?? admitted)
+        }
         cluster.pass(.decided(record.state), maestro, record.id)
         guard !isOver else { return }
         if record.state == .scheduled, cluster.mutant == .dispatchesFirst, let gpu = record.gpu {
@@ -76,7 +92,7 @@ extension SimulatedTerm {
     }
 
     private func revision(_ stored: Stored) -> RecordRevision? {
-        stored.body.record.map { RecordRevision(record: $0, sequence: stored.sequence, storedAt: maestro.clock) }
+        stored.body.record.map { RecordRevision(record: seen($0), sequence: stored.sequence, storedAt: maestro.clock) }
     }
 
     private func readRecord(_ job: JobID) {
@@ -282,6 +298,17 @@ extension SimulatedTerm {
                 }
             receive(.probeEnded(gpu, result))
         }
+    }
+}
+
+extension JobRecord {
+    /// The same with another fence, which nothing but a mutant would give it.
+    func with(fence: Fence?) -> JobRecord {
+        guard fence != limits.fence else { return self }
+        let parts = String(decoding: encoded(), as: UTF8.self).split(separator: "\"fence\":", maxSplits: 1)
+        var text = parts.count == 1 ? parts[0] : parts[0] + parts[1].drop { $0 != "," }.dropFirst()
+        if let fence { text = "{\"fence\":\(fence.limit.inSeconds)," + text.dropFirst() }
+        return (try? JobRecord(parsing: Array(text.utf8))) ?? self
     }
 }
 

@@ -19,17 +19,23 @@ final class SimulatedTerm {
     var unsettled: [UInt64: Stored] = [:]
     var lastToken: UInt64 = 0
     var lastRequest: UInt64 = 0
-    var askers: [RequestToken: ReturnAddress<JSON>] = [:]
+    var askers: [RequestToken: Asker] = [:]
     var isOpen = false
     /// The server that the term began with.
     var server = 0
     /// What the term's own checks know.
     var watchdog: TermWatchdog
 
+    /// Who waits for an answer.
+    enum Asker {
+        case person(ReturnAddress<JSON>)
+        case worker(inbox: String)
+    }
+
     init(_ maestro: SimulatedMaestro) {
         self.maestro = maestro
         cluster = maestro.cluster
-        var policy = cluster.scenario.policy(ofMaestro: maestro.number)
+        var policy = cluster.scenario.policy(ofMaestro: maestro.number, cluster.mutant)
         if cluster.mutant == .callsLostEarly { policy.heartbeatTTL = .seconds(3) }
         core = SchedulerCore(policy: policy, ids: cluster.chance.ids())
         watchdog = TermWatchdog(maestro: maestro)
@@ -91,9 +97,11 @@ final class SimulatedTerm {
 
     func listen() {
         connection.subscribe(names.heartbeat) { [self] in
-            guard case .heartbeat(let heartbeat) = $0, !isOver else { return }
+            guard case .heartbeat(let heartbeat, let inbox) = $0, !isOver else { return }
             watchdog.hear(heartbeat)
-            receive(.heartbeat(heartbeat.changed(by: cluster.mutant)))
+            let changed = heartbeat.changed(by: cluster.mutant)
+            guard let inbox else { return receive(.heartbeat(changed)) }
+            receive(.heartbeatAsked(changed, register(.worker(inbox: inbox))))
         }
         connection.subscribe(names.metrics) { [self] in
             if case .reading(let reading) = $0 { receive(.reading(reading)) }
@@ -151,7 +159,7 @@ final class SimulatedTerm {
         case .message(let message):
             guard let record = message.body.record else { return }
             let storedAt = isLive ? maestro.clock : Timestamp(nanoseconds: message.timestamp) + serverClockOffset
-            let revision = RecordRevision(record: record, sequence: message.sequence, storedAt: storedAt)
+            let revision = RecordRevision(record: seen(record), sequence: message.sequence, storedAt: storedAt)
             receive(isLive ? .recordChanged(revision) : .replayed(revision))
         case .caughtUp(let last):
             isLive = true
@@ -201,9 +209,7 @@ final class SimulatedTerm {
 
     func takeRequest(_ request: PersonalRequest, _ address: ReturnAddress<JSON>) {
         guard isOpen, !isOver else { return }
-        lastRequest += 1
-        let token = RequestToken(lastRequest)
-        askers[token] = address
+        let token = register(.person(address))
         switch request {
         case .cancel(let job):
             if cluster.mutant == .answersCancelAtOnce {
@@ -217,6 +223,18 @@ final class SimulatedTerm {
             guard let verb = CardRequest.Verb(rawValue: verb) else { return }
             receive(.cardRequest(CardRequest(verb, gpu, reason: "a person", delay: delay), token))
         }
+    }
+
+    private func register(_ asker: Asker) -> RequestToken {
+        lastRequest += 1
+        let token = RequestToken(lastRequest)
+        askers[token] = asker
+        return token
+    }
+
+    /// A record as the core gets to see it.
+    func seen(_ record: JobRecord) -> JobRecord {
+        cluster.mutant == .givesFencedJobsAway && record.state == .running ? record.with(fence: nil) : record
     }
 
     /// Tells the core every few seconds how full the records' stream is.

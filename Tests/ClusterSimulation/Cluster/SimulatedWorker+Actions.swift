@@ -44,8 +44,8 @@ extension SimulatedWorker {
         case .heartbeat: beat()
         case .armTimer(let due): arm(due)
         case .notice(let text): cluster.tell("\(name): \(text)")
-        // No job of the scenarios is fenced: the watchdog is a process, and is tested as one.
-        case .fence, .finish: break
+        case .fence(let attempt, let until, let grace): fence(attempt, until: until, grace: grace)
+        case .finish: break
         }
     }
 
@@ -118,30 +118,52 @@ extension SimulatedWorker {
     // MARK: processes
 
     private func launch(_ attempt: AttemptID, _ record: JobRecord) {
-        let plan = cluster.scenario.process(of: record.id, tries: record.tries)
+        let isFenced = record.limits.fence != nil
+        let plan = cluster.scenario.process(of: record.id, tries: record.tries, isFenced: isFenced)
         entries += 1
         journal[attempt] = Entry(job: record.id, number: entries)
+        let decided = cluster.now
         after(cluster.travel()) { [self] in
             if plan.failsToStart || diskFullUntil > cluster.now {
                 let code: FailureCode = plan.failsToStart ? .spawn : .workerFault
                 return receive(.startFailed(attempt, code, reason: "cannot be started"))
             }
-            let process = Process(attempt, record.id, life: life)
-            processes.removeAll { !$0.isAlive && $0.life < life }
-            processes.append(process)
-            cluster.ledger.noteStart(of: process, by: self)
-            cluster.pass(.started, self, record.id)
-            // It goes on when its worker is killed.
-            cluster.agenda.after(plan.duration) { [self] in exit(process, .code(plan.exitCode)) }
-            guard isRunning else { return }
-            receive(.started(attempt, directory: "/"))
+            guard let order = fences[attempt] else { return spawn(attempt, record, plan, decidedAt: decided) }
+            guard order.due - cluster.now > .milliseconds(100) else {
+                cluster.cover("a fence is closed before the start")
+                return receive(.startFailed(attempt, .fenced, reason: "cut off before it was started"))
+            }
+            watchdogs[attempt] = JobWatchdog(of: attempt, on: self, order)
+            cluster.pass(.guarded, self, record.id)
+            after(cluster.travel()) { [self] in spawn(attempt, record, plan, decidedAt: decided) }
         }
     }
 
-    private func exit(_ process: Process, _ exit: ProcessEnd.Exit) {
+    private func spawn(
+        _ attempt: AttemptID,
+        _ record: JobRecord,
+        _ plan: Scenario.ProcessPlan,
+        decidedAt: Timestamp
+    ) {
+        let process = Process(attempt, of: record, life: life, decidedAt: decidedAt, at: cluster.now)
+        processes.removeAll { !$0.isAlive && $0.life < life }
+        processes.append(process)
+        watchdogs[attempt]?.guards(process)
+        if let order = fences[attempt] { watchdogs[attempt]?.take(order) }
+        cluster.ledger.noteStart(of: process, by: self)
+        cluster.pass(.started, self, record.id)
+        // It goes on when its worker is killed.
+        onHost(after: plan.duration) { [self] in exit(process, .code(plan.exitCode)) }
+        guard isRunning else { return }
+        receive(.started(attempt, directory: "/"))
+    }
+
+    /// The process ends, and its worker hears of that.
+    func exit(_ process: Process, _ exit: ProcessEnd.Exit) {
         guard process.isAlive else { return }
         process.isAlive = false
         process.exit = exit
+        watchdogs.removeValue(forKey: process.attempt)?.dismiss()
         guard process.life == life else { return }
         take { [self] in
             guard !process.isTold else { return }
@@ -159,14 +181,23 @@ extension SimulatedWorker {
             process.isTold = true
             return receive(.ended(attempt, ProcessEnd(exit: .signal(15))))
         }
+        terminate(process)
+    }
+
+    /// SIGTERM, which some heed.
+    func terminate(_ process: Process) {
         let plan = cluster.scenario.process(of: process.job, tries: 0)
         guard !plan.ignoresTerm else { return }
-        after(cluster.chance.seconds(0.01...1)) { [self] in exit(process, .signal(15)) }
+        onHost(after: cluster.chance.seconds(0.01...1)) { [self] in exit(process, .signal(15)) }
+    }
+
+    /// SIGKILL.
+    func kill(_ process: Process) {
+        onHost(after: cluster.chance.seconds(0.01...0.2)) { [self] in exit(process, .signal(9)) }
     }
 
     private func kill(_ attempt: AttemptID) {
-        guard let process = live(attempt) else { return }
-        after(cluster.chance.seconds(0.01...0.2)) { [self] in exit(process, .signal(9)) }
+        if let process = live(attempt) { kill(process) }
     }
 
     private func store(_ report: AttemptReport) {

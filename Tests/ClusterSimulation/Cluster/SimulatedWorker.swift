@@ -17,14 +17,21 @@ final class SimulatedWorker: Part {
         let attempt: AttemptID
         let job: JobID
         let life: Int
+        let isFenced: Bool
+        let startedAt: Timestamp
+        /// When its worker decided to start it.
+        let decidedAt: Timestamp
         var isAlive = true
         var isTold = false
         var exit: ProcessEnd.Exit?
 
-        init(_ attempt: AttemptID, _ job: JobID, life: Int) {
+        init(_ attempt: AttemptID, of record: JobRecord, life: Int, decidedAt: Timestamp, at now: Timestamp) {
             self.attempt = attempt
-            self.job = job
+            job = record.id
             self.life = life
+            isFenced = record.limits.fence != nil
+            startedAt = now
+            self.decidedAt = decidedAt
         }
     }
 
@@ -35,6 +42,13 @@ final class SimulatedWorker: Part {
     var journal: [AttemptID: Entry] = [:]
     var entries = 0
     var processes: [Process] = []
+    var watchdogs: [AttemptID: JobWatchdog] = [:]
+    /// Until when attempts may run that are to be fenced, as last ordered.
+    var fences: [AttemptID: JobWatchdog.Order] = [:]
+    /// When heartbeats were sent whose answers may still come.
+    var sent: [UInt64: Timestamp] = [:]
+    /// The host stands still until then, with everything on it.
+    private(set) var hostFrozenUntil = Agenda.beginning
     var inbox: [WorkerEvent] = []
     var isHandling = false
     var armed: Timestamp?
@@ -73,13 +87,14 @@ final class SimulatedWorker: Part {
 
     func start() {
         guard !isRunning else { return }
+        guard !isHostFrozen else { return onHost(after: .zero) { [self] in start() } }
         begin()
         var ids = cluster.chance.ids()
         incarnation = Incarnation(from: &ids)
         core = WorkerCore(
             gpu: gpu,
             incarnation: incarnation,
-            policy: cluster.scenario.workerPolicy(slots: slots),
+            policy: cluster.scenario.workerPolicy(slots: slots, cluster.mutant),
             ids: cluster.chance.ids()
         )
         inbox = []
@@ -87,6 +102,8 @@ final class SimulatedWorker: Part {
         messages = [:]
         askers = [:]
         counter = 0
+        sent = [:]
+        fences = [:]
         isReady = false
         isReplaced = false
         hold = nil
@@ -124,7 +141,9 @@ final class SimulatedWorker: Part {
     func listenFor(_ life: Incarnation, _ done: @escaping (Bool) -> Void) {
         var isSettled = false
         connection.subscribe(names.heartbeat) { [gpu] in
-            guard case .heartbeat(let beat) = $0, beat.gpu == gpu, beat.incarnation == life, !isSettled else { return }
+            guard case .heartbeat(let beat, _) = $0, beat.gpu == gpu, beat.incarnation == life, !isSettled else {
+                return
+            }
             isSettled = true
             done(true)
         }
@@ -174,6 +193,8 @@ final class SimulatedWorker: Part {
             connection.subscribe(names.workerRequest(gpu, verb)) { [self] in
                 if case .workerRequest(let request, let address) = $0 { takeRequest(request, address) }
             }
+        }
+        connection.subscribe("\(answerInbox).*") { [self] in if case .heartbeatAnswer(let answer) = $0 { hear(answer) }
         }
         // A new leader knows this worker from its registration alone.
         connection.subscribe(names.maestroEvent("state")) { [self] in if case .leading = $0 { beat() } }
@@ -232,12 +253,41 @@ final class SimulatedWorker: Part {
         for _ in 0..<2 { receive(.stopAsked) }
     }
 
+    // MARK: the host
+
+    var isHostFrozen: Bool { hostFrozenUntil > cluster.now }
+
+    /// What happens on the host whatever becomes of the worker's process, when the host does not stand still.
+    func onHost(after delay: Duration, _ step: @escaping () -> Void) {
+        cluster.agenda.after(delay) { [self] in
+            if isHostFrozen { onHost(after: hostFrozenUntil - cluster.now, step) } else { step() }
+        }
+    }
+
+    func freezeHost(_ duration: Duration) {
+        cluster.tell("the host of \(name) stands still for \(duration.text)")
+        hostFrozenUntil = max(hostFrozenUntil, cluster.now + duration)
+        freeze(duration)
+    }
+
+    override func heal() {
+        hostFrozenUntil = min(hostFrozenUntil, cluster.now)
+        super.heal()
+    }
+
+    /// Whether the host has stood still since then.
+    func wasHostFrozen(since time: Timestamp) -> Bool { hostFrozenUntil > time }
+
     // MARK: end
 
     /// SIGKILL of the worker alone, or of its host with everything on it.
     func crash(withHost: Bool) {
-        if withHost { for process in processes { process.isAlive = false } }
-        guard isRunning else { return }
+        if withHost {
+            for process in processes { process.isAlive = false }
+            watchdogs = [:]
+            hostFrozenUntil = cluster.now
+        }
+        guard isRunning, !isHostFrozen else { return }
         cluster.tell("\(name) is killed\(withHost ? " with its host" : "")")
         leave()
     }
@@ -262,6 +312,7 @@ final class SimulatedWorker: Part {
         isReady = false
         registeredAt = 0
         end()
+        for watchdog in watchdogs.values { watchdog.parentDied() }
     }
 
     func finish() {
@@ -318,86 +369,6 @@ final class SimulatedWorker: Part {
         case .evict(let job, let attempt, let code, let reason):
             receive(.evictAsked(job, attempt, code, reason: reason, token))
         case .probe: receive(.probeAsked(token))
-        }
-    }
-
-    // MARK: pulse
-
-    func beat() {
-        guard isReady, let core else { return }
-        counter += 1
-        let heartbeat = Heartbeat(
-            gpu: gpu,
-            incarnation: incarnation,
-            counter: counter,
-            slots: slots,
-            running: core.running,
-            isDraining: core.isDraining,
-            time: clock.seconds
-        )
-        connection.publish(.heartbeat(heartbeat), on: names.heartbeat)
-    }
-
-    func keepBeating() {
-        beat()
-        after(.seconds(5)) { [self] in keepBeating() }
-    }
-
-    func keepLooking() {
-        look(tells: true)
-        after(.seconds(5)) { [self] in keepLooking() }
-    }
-
-    // MARK: the card
-
-    func heatUp(_ duration: Duration) {
-        cluster.tell("card \(gpu) of \(name) is too hot for \(duration.text)")
-        hotUntil = cluster.now + duration
-    }
-
-    func fallSick() {
-        cluster.tell("card \(gpu) of \(name) is sick")
-        isSick = true
-    }
-
-    func cure() {
-        hotUntil = cluster.now
-        isSick = false
-    }
-
-    func look(tells: Bool) {
-        let isHot = hotUntil > cluster.now
-        let before = hold
-        let next: CardHold? =
-            if isSick {
-                CardHold(.unhealthy, reason: "NVML 15")
-            } else if isHot {
-                CardHold(cluster.chance.hit(0.5) ? .overheated : .hot, reason: "too hot")
-            } else {
-                nil
-            }
-        hold = next
-        if isSick, before == nil { receive(.cardFailed(reason: "NVML 15")) }
-        receive(.cardHeld(next))
-        guard tells, isReady else { return }
-        let sign = CardReading.Sign(reason: "lost", evidence: "NVML 15", severity: .quarantine)
-        let reading = CardReading(
-            gpu: gpu,
-            incarnation: incarnation,
-            busyPercent: liveProcesses.isEmpty ? 0 : 99,
-            temperature: isHot ? 90 : 60,
-            hold: next,
-            health: isSick ? [sign] : []
-        )
-        connection.publish(.reading(reading), on: names.metrics)
-    }
-
-    func probe() {
-        after(cluster.chance.seconds(0.5...3)) { [self] in
-            let works = !isSick || cluster.chance.hit(0.5) || cluster.isCalm
-            if works { isSick = false }
-            look(tells: true)
-            receive(.probeEnded(WorkerAnswer(ok: works, evidence: "tried")))
         }
     }
 }

@@ -6,6 +6,7 @@ struct TermWatchdog {
     private struct Owner {
         var incarnation: Incarnation
         var isGone = false
+        var counter: UInt64 = 0
         var heardAt: Timestamp?
         var named: Set<AttemptID> = []
     }
@@ -25,7 +26,11 @@ struct TermWatchdog {
     }
 
     mutating func hear(_ heartbeat: Heartbeat) {
-        guard owners[heartbeat.gpu]?.incarnation == heartbeat.incarnation else { return }
+        // A second copy is no sign of life.
+        guard let owner = owners[heartbeat.gpu], owner.incarnation == heartbeat.incarnation,
+            heartbeat.counter > owner.counter
+        else { return }
+        owners[heartbeat.gpu]?.counter = heartbeat.counter
         owners[heartbeat.gpu]?.heardAt = cluster.now
         owners[heartbeat.gpu]?.named = Set(heartbeat.running.map(\.attempt))
     }
@@ -78,7 +83,8 @@ struct TermWatchdog {
             let attempt = record.attempt
         else { return }
         let since = max(owner.heardAt ?? grantedAt, grantedAt)
-        let isSilent = cluster.now - since >= cluster.scenario.policy.heartbeatTTL * 0.98
+        let policy = cluster.scenario.policy(ofMaestro: maestro.number, cluster.mutant)
+        let isSilent = cluster.now - since >= policy.heartbeatTTL * 0.98
         guard !isSilent, owner.heardAt == nil || owner.named.contains(attempt) else { return }
         let name = maestro.name
         cluster.ledger.violate("\(name) calls an attempt of \(record.id) lost whose worker it has heard", record.id)
