@@ -182,7 +182,12 @@ package final class AttemptJournal: Sendable {
         do throws(Errno) {
             return try state.withLock { state throws(Errno) in
                 let names = try directory.names()
-                let numbers = names.compactMap(JournalSegment.number).sorted()
+                var numbers = names.compactMap(JournalSegment.number).sorted()
+                let free = (numbers.last ?? -1) + 1
+                try AttemptFiles.move(from: directory, names) { () throws(Errno) in
+                    numbers.append(free)
+                    return try JournalSegment(number: free, in: directory)
+                }
                 state.current = (numbers.last ?? -1) + 1
                 var reader = JournalReader()
                 for number in numbers { try recover(number, &reader, &state) }

@@ -157,7 +157,7 @@ struct JournalReader {
 }
 
 extension ProcessIdentity {
-    fileprivate func write(to writer: inout JSONWriter) {
+    func write(to writer: inout JSONWriter) {
         writer.beginObject()
         writer.field("pid", pid)
         writer.field("started", started)
@@ -165,7 +165,7 @@ extension ProcessIdentity {
         writer.endObject()
     }
 
-    fileprivate init?(_ json: JSON) {
+    init?(_ json: JSON) {
         guard let pid = json["pid"]?.intValue.flatMap({ Int32(exactly: $0) }), pid > 1,
             let started = json["started"]?.unsignedValue,
             let bootID = json["boot_id"]?.stringValue

@@ -60,6 +60,32 @@ struct AttemptJournalTests {
         #expect(try self.journal().recover().entries.map(\.report) == [[:], 1])
     }
 
+    /// Files as an earlier version left them when it was killed: Samples/v1 of the job model's tests.
+    @Test func attemptsOfTheOlderFormAreClosedToo() throws {
+        _ = try Directory(creating: place + "/open")
+        _ = try Directory(creating: place + "/closed")
+        _ = try Directory(creating: place + "/torn")
+        try write(#"{"task_id":"t","attempt_id":"open","tries":2}"#, to: place + "/open/attempt.json")
+        try write(#"{"pid":77,"started":1234,"boot_id":"boot"}"#, to: place + "/open/process.json")
+        try write(#"{"returncode":3}"#, to: place + "/open/report.json")
+        try write("out", to: place + "/open/stdout")
+        for file in ["attempt", "reported"] { try write("{}", to: place + "/closed/\(file).json") }
+        try write("{\"task", to: place + "/torn/attempt.json")
+        for _ in 0..<2 {
+            let journal = try journal()
+            let (entries, damage) = try journal.recover()
+            #expect(damage.isEmpty)
+            #expect(entries.map(\.attemptID) == ["open", "torn"])
+            #expect(entries[0].attempt?["tries"] == 2 && entries[0].report == ["returncode": 3])
+            #expect(entries[0].process == ProcessIdentity(pid: 77, started: 1234, bootID: "boot"))
+            #expect(entries.map(\.damage.count) == [0, 1])
+            #expect(try Directory(path: place + "/open").names() == ["stdout"])
+        }
+        let journal = try journal()
+        for entry in try journal.recover().entries { try journal.close(attemptID: entry.attemptID, at: 1) }
+        #expect(try self.journal().recover().entries.isEmpty)
+    }
+
     @Test func somethingElseUnderTheNameOfASegmentIsRefused() throws {
         _ = try Directory(creating: place)
         mkfifo(place + "/attempts-0.jsonl", 0o644)
