@@ -22,6 +22,7 @@ import JobModel
     @Test(arguments: [
         ("enqueued", JobState.enqueued, 0, 0), ("enqueued-lost", .enqueued, 1, 1), ("waiting_gpu", .waitingGPU, 0, 0),
         ("scheduled", .scheduled, 0, 0), ("scheduled-lost", .scheduled, 1, 1), ("running", .running, 1, 0),
+        ("running-fenced", .running, 1, 0), ("running-fenced-lost", .running, 2, 1), ("done-retried", .done, 2, 0),
         ("running-lost", .running, 2, 1), ("running-cancel-requested", .running, 1, 0), ("retry", .retry, 1, 0),
         ("done", .done, 1, 0), ("done-lost", .done, 2, 1), ("done-named", .done, 1, 0), ("failed", .failed, 2, 0),
         ("cancelled", .cancelled, 1, 0), ("cancelled-without-task", .cancelled, 0, 0),
@@ -42,7 +43,7 @@ import JobModel
     }
 
     @Test func everyRecordIsInTheTable() throws {
-        #expect(try Self.names("record-").count == 16)
+        #expect(try Self.names("record-").count == 19)
         let states = try Self.names("record-").map { try JobRecord(parsing: bytes($0)).state }
         #expect(Set(states) == Set(JobState.allCases))
     }
@@ -58,6 +59,10 @@ import JobModel
         let running = try JobRecord(parsing: bytes("record-running"))
         #expect(running.attempt != nil && running.owner != nil && running.gpu == GPUID("0"))
         #expect(running.limits.maxWait == .seconds(3600))
+        let fenced = try JobRecord(parsing: bytes("record-running-fenced-lost"))
+        #expect(fenced.limits.fence == Fence(.seconds(5)))
+        #expect(fenced.lostAttempts.count == 1 && fenced.failedAttempts.isEmpty)
+        #expect(try JobRecord(parsing: bytes("record-done-retried")).failedAttempts.count == 1)
     }
 
     @Test func tasks() throws {

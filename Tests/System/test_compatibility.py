@@ -10,6 +10,7 @@ SAMPLES = TOP / "Tests/JobModelTests/Samples/v1"
 GOES_ON = {
     "enqueued": ("done", 1), "enqueued-lost": ("done", 2), "waiting_gpu": ("done", 1), "scheduled": ("done", 1),
     "scheduled-lost": ("done", 2), "running": ("done", 2), "running-lost": ("done", 3),
+    "running-fenced": ("done", 2), "running-fenced-lost": ("done", 3),
     "running-cancel-requested": ("cancelled", 1), "retry": ("failed", 2),
 }
 
