@@ -102,7 +102,7 @@ struct DispatchCommand: AsyncParsableCommand {
         var refused: SubmissionOutcome?
         await Submitter(JetStream(connection), names: names, window: 4096).submit(
             submissions,
-            until: .now + .seconds(300)
+            patience: .seconds(60)
         ) { _, outcome in
             if case .stored = outcome { return }
             refused = outcome

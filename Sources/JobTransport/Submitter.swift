@@ -84,15 +84,16 @@ package struct Submitter: Sendable {
     /// Submits jobs in their order, a window of them at a time, and tells the fate of each as soon as it is known.
     ///
     /// A submission whose ack does not come is sent again, the same bytes under the same message id, until the server
-    /// has answered or the deadline has passed.
+    /// has answered or the patience is at its end.
     /// - Parameters:
     ///   - submissions: taken one by one as the window allows, so they may come from a file of any length.
+    ///   - patience: how long after the server's last answer to any of them it is asked for the fate of the others.
     ///   - report: called once for each, in the order of the answers.
     ///   - afterBatch: called when the answers that came together were reported.
     /// - Throws: what the sequence throws; everything that was taken from it before has been reported then.
     package func submit<Submissions: Sequence<Result<Submission, Failure>>, Failure: Error>(
         _ submissions: Submissions,
-        until: ContinuousClock.Instant,
+        patience: Duration,
         report: (Submission, SubmissionOutcome) -> Void,
         afterBatch: () -> Void = {}
     ) async throws(Failure) {
@@ -101,6 +102,7 @@ package struct Submitter: Sendable {
         var source = submissions.makeIterator()
         var failure: Failure?
         await withDiscardingTaskGroup { group in
+            var answeredAt = ContinuousClock.now
             var inFlight = 0
             // Those among them that were sent once: they are answered, or given up, within seconds.
             var fresh = 0
@@ -126,6 +128,7 @@ package struct Submitter: Sendable {
                     case .known(let submission, let outcome, let isFirst):
                         inFlight -= 1
                         if isFirst { fresh -= 1 }
+                        if case .unknown = outcome {} else { answeredAt = .now }
                         report(submission, outcome)
                     case .toBeChecked(let submission, let acknowledged):
                         fresh -= 1
@@ -135,6 +138,7 @@ package struct Submitter: Sendable {
                         }
                     case .toBeSentAgain(let submission):
                         fresh -= 1
+                        let until = answeredAt + patience
                         group.addTask {
                             let outcome = await submit(submission, until: until)
                             answers.sendOutcome(.known(submission, outcome, isFirst: false))

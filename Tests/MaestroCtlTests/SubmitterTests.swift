@@ -22,7 +22,7 @@ struct SubmitterTests {
         let tasks = try (0..<2000).map { Result<Submission, FatalError>.success(try submission("job-\($0)")) }
         var sequences: [String: UInt64] = [:]
         try await Submitter(client.jetStream, names: client.names, window: 100)
-            .submit(tasks, until: .now + .seconds(60)) { submission, outcome in
+            .submit(tasks, patience: .seconds(60)) { submission, outcome in
                 if case .stored(let sequence, false) = outcome { sequences[submission.id.text] = sequence }
             }
         #expect(sequences.count == 2000)
@@ -46,7 +46,7 @@ struct SubmitterTests {
         }
         nonisolated(unsafe) let crashing = server  // Used by nobody else until the crash has been awaited.
         try await Submitter(client.jetStream, names: client.names, window: 200)
-            .submit(tasks, until: .now + .seconds(60)) { submission, outcome in
+            .submit(tasks, patience: .seconds(60)) { submission, outcome in
                 if case .stored = outcome { stored.insert(submission.id.text) }
                 if stored.count == 500, crash == nil { crash = restart(crashing) }
             }
@@ -85,7 +85,7 @@ struct SubmitterTests {
         let tasks = try (0..<20).map { Result<Submission, FatalError>.success(try submission("job-\($0)")) }
         var stored = 0
         var refused: [String] = []
-        try await submitter.submit(tasks, until: .now + .seconds(30)) { submission, outcome in
+        try await submitter.submit(tasks, patience: .seconds(30)) { submission, outcome in
             switch outcome {
             case .stored: stored += 1
             case .full(let why): refused.append(why)
@@ -115,7 +115,7 @@ struct SubmitterTests {
         var stored: [String] = []
         let error = await #expect(throws: FatalError.self) {
             try await Submitter(client.jetStream, names: client.names)
-                .submit(tasks, until: .now + .seconds(30)) { submission, _ in stored.append(submission.id.text) }
+                .submit(tasks, patience: .seconds(30)) { submission, _ in stored.append(submission.id.text) }
         }
         #expect(error?.message == "x")
         #expect(stored == ["a"])

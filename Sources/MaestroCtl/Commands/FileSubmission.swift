@@ -45,7 +45,7 @@ struct FileSubmission {
         var printed: [UInt8] = []
         var failure: FatalError?
         do {
-            try await submitter.submit(journalled, until: .now + .seconds(60)) { submission, outcome in
+            try await submitter.submit(journalled, patience: .seconds(60)) { submission, outcome in
                 switch outcome {
                 case .stored(let sequence, let isDuplicate):
                     counts.stored += 1

@@ -134,7 +134,7 @@ struct Reconciliation: Sendable {
         var actions: [Submission: Action] = [:]
         let source = submissions.map { Result<Submission, FatalError>.success($0) }
         try await Submitter(client.jetStream, names: client.names)
-            .submit(source, until: .now + .seconds(60)) { actions[$0] = Self.action(for: $1) }
+            .submit(source, patience: .seconds(60)) { actions[$0] = Self.action(for: $1) }
         return actions
     }
 
