@@ -11,6 +11,7 @@ with nothing else running. What is compared are the ratios within a round; the t
 * limits: C programs that spawn /bin/true, and that publish into a stream of this nats-server;
 * throughput: all jobs submitted at once, from the first submission to the last result, a real /bin/true for each;
 * latency: one job at a time on an idle system, from before its submission until its result is there;
+* the scheduler alone: decisions, dispatch to simulated workers, signs of life of very many, memory, a restart;
 * maestroctl: submission of a file, `show` and `list`, start included;
 * each process: memory after the work, and processor time while nothing happens.
 """
@@ -32,6 +33,7 @@ from ours import BIN_DIR, Maestro
 from peers import PEERS, Unavailable
 from picture import draw
 from report import table
+from scheduler import measure_scheduler
 
 HERE = Path(__file__).resolve().parent
 NATS_SERVER = os.environ.get("NATS_SERVER", "nats-server")
@@ -45,12 +47,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--latency-jobs", type=int, default=300)
     parser.add_argument("--idle", type=float, default=20, help="seconds of quiet over which idle CPU is measured")
     parser.add_argument("--waiting", type=int, default=10000, help="waiting jobs for the measurements of maestroctl")
+    parser.add_argument("--many", type=int, default=1_000_000, help="waiting jobs for the measurements of maestro alone")
+    parser.add_argument("--dispatch-jobs", type=int, default=20_000, help="jobs that simulated workers are given")
     parser.add_argument("--file-jobs", type=int, default=50000, help="jobs of a file that maestroctl submits")
     parser.add_argument("--peers", default=",".join(PEERS), help="which peers, between commas; may be empty")
     parser.add_argument("--out", type=Path, default=HERE.parent / ".build/bench", help="directory of the figures")
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(rounds=2, jobs=600, latency_jobs=60, idle=6, waiting=2000, file_jobs=20000,
-                            peers="celery,nats-py")
+                            many=50_000, dispatch_jobs=3000, peers="celery,nats-py")
     return parser.parse_args()
 
 
@@ -133,7 +137,9 @@ def measure(chosen: argparse.Namespace, directory: Path) -> dict:
         client.close()
     say("twelve workers")
     fleet = measure_fleet(limits, directory / "fleet", chosen)
-    return {"rounds": rounds, "unavailable": unavailable, "maestroctl": commands, "fleet": fleet}
+    say("the scheduler alone")
+    scheduler = measure_scheduler(limits, directory / "scheduler", chosen.dispatch_jobs, chosen.many)
+    return {"rounds": rounds, "unavailable": unavailable, "maestroctl": commands, "fleet": fleet, "scheduler": scheduler}
 
 
 def main() -> int:
