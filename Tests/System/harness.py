@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -38,10 +39,21 @@ class DeadlinePassed(AssertionError):
     """What a test waited for did not come; the text says what, and what did come."""
 
 
+# Those that were given out: a server that is not started yet, or is down, keeps its port.
+_given_ports: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port for a server of this test run. Below those that the system gives to outgoing connections, which could take
+    the port of a server while that is down."""
+    for port in random.sample(range(16_000, 32_000), 1000):
+        if port in _given_ports:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given_ports.add(port)
+            return port
+    raise AssertionError("no port from 16000 to 31999 is free")
 
 
 # ----------------------------------------------------------------------------------------------------- processes
