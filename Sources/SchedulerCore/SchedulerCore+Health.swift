@@ -42,13 +42,13 @@ extension SchedulerCore {
         deadlines.insert(.probe(gpu), at: due)
     }
 
+    /// A probe that is due when nobody can carry it out is asked for as soon as somebody can: the worker is heard, the
+    /// replay is over.
     mutating func probeIfDue(_ gpu: GPUID, at now: Timestamp) {
         guard let card = details[gpu], let due = card.probe.due, due <= now, !card.probe.isRunning else { return }
+        guard phase == .leading, cards[gpu]?.isAlive == true else { return }
         details[gpu]?.probe.due = nil
         guard let quarantine = card.control.stored.quarantine, quarantine.kind != .operator else { return }
-        guard phase == .leading, cards[gpu]?.isAlive == true else {
-            return planProbe(of: gpu, at: now + policy.firstProbe)
-        }
         requestProbe(of: gpu)
     }
 

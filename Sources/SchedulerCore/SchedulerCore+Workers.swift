@@ -76,6 +76,7 @@ extension SchedulerCore {
             watch(heartbeat.gpu)
             announce("gpu_up", [("gpu_id", heartbeat.gpu.json)])
             noteState(of: heartbeat.gpu, at: now)
+            probeIfDue(heartbeat.gpu, at: now)
         }
         guard !card.assigned.isEmpty else { return }
         for id in card.assigned.sorted() { check(id, against: heartbeat, at: now) }

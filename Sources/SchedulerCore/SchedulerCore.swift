@@ -178,6 +178,7 @@ package struct SchedulerCore: Sendable {
             watch(gpu)
             writeControl(of: gpu, at: now)
             evictIfDue(gpu, at: now)
+            probeIfDue(gpu, at: now)
         }
         for id in jobs.activeBySequence {
             dispatchAgain(id)

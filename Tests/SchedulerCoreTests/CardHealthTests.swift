@@ -95,9 +95,18 @@ import WireJSON
         bench.pass(.seconds(100))
         #expect(bench.probes.isEmpty)
         bench.start(1)
-        bench.pass(.seconds(30), beating: [1])
         #expect(bench.probes == [1])
         #expect(bench.cardState(1) == "quarantined")
+    }
+
+    /// Leaders that change more often than a probe's pause lasts keep no card in quarantine.
+    @Test func aLeaderProbesAtOnceWhatWasDueBeforeItsTime() {
+        let bench = sickBench()
+        var next = Bench.successor(of: bench, after: .seconds(40))
+        next.registration(1, isReleased: false)
+        #expect(next.probes.isEmpty)
+        next.beat(1)
+        #expect(next.probes == [1])
     }
 
     @Test func theNextLeaderProbesWhenTheTimeHasCome() {
