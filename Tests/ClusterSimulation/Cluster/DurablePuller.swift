@@ -40,7 +40,11 @@ final class DurablePuller {
         make()
     }
 
-    func close() { isClosed = true }
+    /// Nobody listens at its inbox any more: the server hears of that, and drops what was asked for.
+    func close() {
+        isClosed = true
+        connection.transmit(.publish) { [self] server in server.drop(pullsOf: self) }
+    }
 
     func request(_ count: Int) {
         demand += count

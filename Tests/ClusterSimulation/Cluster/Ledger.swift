@@ -242,7 +242,7 @@ final class Ledger {
     private func checkAlone(_ process: SimulatedWorker.Process, _ worker: SimulatedWorker) {
         for other in cluster.workers {
             for earlier in other.liveProcesses where earlier.job == process.job && earlier !== process {
-                if worker.isHostFrozen || isExcused(earlier, on: other) { continue }
+                if worker.wasHostFrozen(since: process.decidedAt) || isExcused(earlier, on: other) { continue }
                 let places = "\(other.name) and \(worker.name)"
                 violate("\(process.job) is fenced and has two processes, on \(places)", process.job)
             }
@@ -262,7 +262,7 @@ final class Ledger {
     }
 
     private func isExcused(_ process: SimulatedWorker.Process, on worker: SimulatedWorker) -> Bool {
-        if worker.wasHostFrozen(since: process.startedAt) {
+        if worker.wasHostFrozen(since: process.decidedAt) {
             cluster.cover("a fenced attempt outlives its fence on a frozen host")
             return true
         }

@@ -168,6 +168,8 @@ final class SimulatedServer {
         pump(name)
     }
 
+    func drop(pullsOf puller: DurablePuller) { pulls[puller.name]?.removeAll { $0.puller === puller } }
+
     func acknowledge(
         _ sequence: UInt64,
         _ what: ServerModel<Content>.Acknowledgement,
