@@ -43,7 +43,16 @@ final class DurablePuller {
     /// Nobody listens at its inbox any more: the server hears of that, and drops what was asked for.
     func close() {
         isClosed = true
-        connection.transmit(.publish) { [self] server in server.drop(pullsOf: self) }
+        withdraw()
+    }
+
+    private func withdraw() {
+        connection.request { [self] server -> Bool? in
+            server.drop(pullsOf: self)
+            return true
+        } _: { [self] reply in
+            if case .unknown = reply { connection.part.afterFailure { [self] in withdraw() } }
+        }
     }
 
     func request(_ count: Int) {
