@@ -81,6 +81,8 @@ def test_every_card_shows_its_own_values_whatever_the_numbers_of_its_nodes(make_
         number: pci for number, pci in enumerate(rig.cards)}
     assert [card["pci"] for card in json.loads(listed.stdout)["left_out"]] == rig.integrated
 
+    for card in range(len(rig.cards)):
+        wait_card(pool, card, "read", lambda row: "busy_percent" in row)
     shown = cards_of(pool)
     for card, pci in enumerate(rig.cards):
         expected = values(card)
