@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import memory_mb
+from ours import free_port
 
 HERE = Path(__file__).resolve().parent
 DEADLINE = 120.0
@@ -22,12 +23,6 @@ DEADLINE = 120.0
 
 class Unavailable(Exception):
     """Why a peer was not measured."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(probe: Any, what: str, deadline: float = DEADLINE, pause: float = 0.02) -> Any:

@@ -32,12 +32,7 @@ struct JobListing {
     private static func replayed(_ client: PoolClient, _ states: Set<JobState>, _ limit: Int) async throws -> Self {
         var newest = NewestJobs(limit: limit)
         var unreadable = 0
-        try await Replay.run(
-            client,
-            stream: client.names.jobsStream,
-            subject: client.names.statePrefix + ".*",
-            what: "the jobs"
-        ) { message in
+        try await Replay.records(client, what: "the jobs") { message in
             do {
                 let stored = try StoredRecord(message)
                 if states.isEmpty || states.contains(stored.record.state) { newest.add(stored) }

@@ -11,6 +11,16 @@ enum Replay {
         case deadline
     }
 
+    /// Hands over the record of every job as it stands now.
+    static func records(
+        _ client: PoolClient,
+        what: String,
+        _ take: (StoredMessage) throws -> Void
+    ) async throws {
+        let names = client.names
+        try await run(client, stream: names.jobsStream, subject: names.statePrefix + ".*", what: what, take)
+    }
+
     /// Hands over the messages of a stream in order until all that it held are there.
     /// - Parameters:
     ///   - headersOnly: leave the payloads out.

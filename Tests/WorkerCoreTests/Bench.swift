@@ -82,6 +82,21 @@ final class Bench {
         return RunMessage(record: record, sequence: store(record))
     }
 
+    /// What a worker wrote down of the end of a message's attempt.
+    func report(of message: RunMessage, _ outcome: AttemptOutcome) throws -> AttemptReport {
+        AttemptReport(
+            job: message.record.id,
+            gpu: gpu,
+            attempt: try #require(message.attempt),
+            tries: 1,
+            ran: true,
+            outcome: outcome,
+            workingDirectory: "/",
+            type: "cmd",
+            time: 1
+        )
+    }
+
     func deliver(_ message: RunMessage, number: UInt64? = nil) -> MessageToken {
         lastMessage += 1
         let token = MessageToken(number ?? lastMessage)

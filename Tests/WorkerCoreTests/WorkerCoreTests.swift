@@ -362,17 +362,7 @@ struct WorkerCoreTests {
         try bench.move(ended.record.id, .claim)
         let moved = try bench.dispatch("moved", owner: bench.otherLife)
         try bench.move(moved.record.id, .takeBack(reason: ""))
-        let report = AttemptReport(
-            job: ended.record.id,
-            gpu: bench.gpu,
-            attempt: try #require(ended.attempt),
-            tries: 1,
-            ran: true,
-            outcome: AttemptOutcome(returnCode: 0),
-            workingDirectory: "/",
-            type: "cmd",
-            time: 1
-        )
+        let report = try bench.report(of: ended, AttemptOutcome(returnCode: 0))
         bench.handle(
             .began([
                 RecoveredAttempt(job: running.record.id, attempt: try #require(running.attempt), report: nil),
@@ -410,17 +400,7 @@ struct WorkerCoreTests {
             if let next { try bench.move(message.record.id, next) }
             let other = AttemptID(from: &bench.ids)
             try bench.move(message.record.id, .schedule(gpu: bench.gpu, attempt: other, owner: bench.otherLife))
-            let report = AttemptReport(
-                job: message.record.id,
-                gpu: bench.gpu,
-                attempt: attempt,
-                tries: 1,
-                ran: true,
-                outcome: outcome,
-                workingDirectory: "/",
-                type: "cmd",
-                time: 1
-            )
+            let report = try bench.report(of: message, outcome)
             bench.handle(.began([RecoveredAttempt(job: message.record.id, attempt: attempt, report: report)]))
             bench.answer()
             let events = try #require(bench.take { if case .tell(attempt, let events) = $0 { events } else { nil } })
@@ -435,17 +415,7 @@ struct WorkerCoreTests {
         try bench.move(message.record.id, .claim)
         let outcome = AttemptOutcome(code: .exit, reason: "exit", returnCode: 3)
         try bench.move(message.record.id, .fail(outcome))
-        let report = AttemptReport(
-            job: message.record.id,
-            gpu: bench.gpu,
-            attempt: try #require(message.attempt),
-            tries: 1,
-            ran: true,
-            outcome: outcome,
-            workingDirectory: "/",
-            type: "cmd",
-            time: 1
-        )
+        let report = try bench.report(of: message, outcome)
         let open = RecoveredAttempt(job: message.record.id, attempt: try #require(message.attempt), report: report)
         bench.handle(.began([open]))
         bench.answer()
@@ -460,17 +430,7 @@ struct WorkerCoreTests {
         let message = try bench.dispatch("a", owner: bench.otherLife)
         let (job, attempt) = (message.record.id, try #require(message.attempt))
         try bench.move(job, .claim)
-        let report = AttemptReport(
-            job: job,
-            gpu: bench.gpu,
-            attempt: attempt,
-            tries: 1,
-            ran: true,
-            outcome: AttemptOutcome(returnCode: 0),
-            workingDirectory: "/",
-            type: "cmd",
-            time: 1
-        )
+        let report = try bench.report(of: message, AttemptOutcome(returnCode: 0))
         bench.handle(.began([RecoveredAttempt(job: job, attempt: attempt, report: report)]))
         bench.handle(try #require(bench.takeStoreAction()))
         #expect(bench.todo.contains { if case .write(attempt, _, _) = $0 { true } else { false } })

@@ -31,12 +31,7 @@ enum RecordExam {
         let firstEvent = pool.streams[client.names.eventsStream]?.firstTimestamp ?? .max
         var alive: Set<JobID> = []
         var ended: Set<JobID> = []
-        try await Replay.run(
-            client,
-            stream: client.names.jobsStream,
-            subject: client.names.statePrefix + ".*",
-            what: "the records"
-        ) { message in
+        try await Replay.records(client, what: "the records") { message in
             do {
                 let stored = try StoredRecord(message)
                 guard client.names.job(from: message.subject) == stored.record.id else {

@@ -73,12 +73,7 @@ struct Reconciliation: Sendable {
         _ wanted: [JobID: Submission],
         _ take: (JobID, Result<StoredRecord?, any Error>) -> Void
     ) async throws {
-        try await Replay.run(
-            client,
-            stream: client.names.jobsStream,
-            subject: client.names.statePrefix + ".*",
-            what: "the jobs"
-        ) { message in
+        try await Replay.records(client, what: "the jobs") { message in
             guard let job = client.names.job(from: message.subject), wanted[job] != nil else { return }
             take(job, Result { try StoredRecord(message) })
         }
