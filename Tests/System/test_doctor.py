@@ -193,6 +193,8 @@ def test_a_job_whose_record_is_lost_comes_back_from_its_run_message(doctor: Doct
     assert doctor.mend("run_orphan") == {"remove_run": "done"}
     serve(pool)
     assert pool.wait_state("lost")["state"] == "done"
+    # The record is written first; the result is the last word about a job.
+    pool.wait_result("lost")
     assert len(pool.events.all("gpu.task.done", task_id="lost")) == 1
 
 
