@@ -15,9 +15,9 @@ package struct JSONFields: Sendable {
     package init(parsing bytes: [UInt8], limits: JSONLimits = .standard) throws(JSONError) {
         var scanner = try JSONScanner(bytes, limits: limits)
         var fields: [Field] = []
-        var keys: Set<String> = []
+        var keys = DistinctKeys()
         try scanner.members(depth: 0) { scanner, key throws(JSONError) in
-            guard keys.insert(key).inserted else { throw scanner.fail("the key \"\(key)\" stands twice in one object") }
+            guard keys.insert(key) else { throw scanner.fail("the key \"\(key)\" stands twice in one object") }
             fields.append(Field(key: key, raw: bytes[try scanner.skipValue(depth: 1)]))
         }
         try scanner.end()

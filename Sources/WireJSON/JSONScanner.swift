@@ -43,9 +43,9 @@ struct JSONScanner {
 
     private mutating func object(depth: Int) throws(JSONError) -> JSONObject {
         var fields: [JSONObject.Field] = []
-        var keys: Set<String> = []
+        var keys = DistinctKeys()
         try members(depth: depth) { scanner, key throws(JSONError) in
-            guard keys.insert(key).inserted else { throw scanner.fail("the key \"\(key)\" stands twice in one object") }
+            guard keys.insert(key) else { throw scanner.fail("the key \"\(key)\" stands twice in one object") }
             fields.append(JSONObject.Field(key: key, value: try scanner.value(depth: depth + 1)))
         }
         return JSONObject(distinct: fields)
@@ -239,10 +239,11 @@ struct JSONScanner {
     }
 
     private func utf8(_ slice: ArraySlice<UInt8>, at start: Int) throws(JSONError) -> String {
-        guard let text = String(validating: slice, as: UTF8.self) else {
+        do {
+            return String(copying: try UTF8Span(validating: slice.span))
+        } catch {
             throw JSONError("the string is not valid UTF-8", offset: start)
         }
-        return text
     }
 
     private mutating func escape(into buffer: inout [UInt8]) throws(JSONError) {
@@ -289,5 +290,23 @@ struct JSONScanner {
         else { throw fail("expected \\u and four hexadecimal digits") }
         position += 6
         return unit
+    }
+}
+
+/// The keys of an object so far: a list while they are few, as on the bus they are, since comparing short keys is cheaper
+/// than hashing them.
+struct DistinctKeys {
+    private var few: [String] = []
+    private var many: Set<String> = []
+
+    private static let fewest = 32
+
+    /// - Returns: false when the key is there already.
+    mutating func insert(_ key: String) -> Bool {
+        guard many.isEmpty else { return many.insert(key).inserted }
+        guard !few.contains(key) else { return false }
+        few.append(key)
+        if few.count > Self.fewest { many = Set(few) }
+        return true
     }
 }

@@ -77,6 +77,17 @@ import WireJSON
         #expect(throws: JSONError.self) { try JSONFields(parsing: Array(text.utf8)) }
     }
 
+    /// Few keys are compared with each other, many are hashed.
+    @Test(arguments: [2, 31, 32, 33, 34, 500]) func aKeyIsRefusedTheSecondTimeWhereverItStands(count: Int) throws {
+        let fields = (0..<count).map { #""key-\#($0)":\#($0)"# }
+        #expect(try JSONFields(parsing: Array("{\(fields.joined(separator: ","))}".utf8)).fields.count == count)
+        for again in [0, count / 2, count - 1] {
+            let text = "{\((fields + [fields[again]]).joined(separator: ","))}"
+            #expect(throws: JSONError.self) { try JSONFields(parsing: Array(text.utf8)) }
+            #expect(throws: JSONError.self) { try parse("[\(text)]") }
+        }
+    }
+
     @Test func objectsSetReplaceAndRemove() {
         var object = JSONObject([("a", 1), ("b", 2)])
         object["a"] = 3
