@@ -15,7 +15,7 @@ extension JobTask {
         }
         let json: JSON
         do {
-            json = try JSON(parsing: bytes)
+            json = try JSON(parsing: bytes, limits: TaskLimits.json)
         } catch {
             throw TaskRefusal("the submission is \(error)")
         }

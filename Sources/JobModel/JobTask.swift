@@ -65,6 +65,11 @@ package struct JobTask: Sendable, Equatable {
 package enum TaskLimits {
     /// Largest submission that is admitted, in bytes.
     package static let submissionBytes = 262_144
+    /// Two levels less than other messages: the record holds the submission, and the run message the record.
+    package static let json = JSONLimits(
+        depth: JSONLimits.standard.depth - 2,
+        elements: JSONLimits.standard.elements
+    )
     /// Longest single argument, shell line or `NAME=value`: Linux refuses longer ones (MAX_ARG_STRLEN).
     package static let argumentBytes = 131_071
     /// Seconds; 366 days.

@@ -33,6 +33,33 @@ import JobModel
         #expect(try parse(#"{"cmd":["a"],"cache_key":null}"#).cacheKeys.isEmpty)
     }
 
+    /// What is admitted can be read again wherever the protocol puts it.
+    @Test func aTaskNestedAsDeepAsIsAllowedFitsIntoItsRunMessage() throws {
+        func task(_ levels: Int) -> [UInt8] {
+            let nested = String(repeating: "[", count: levels - 1) + String(repeating: "]", count: levels - 1)
+            return Array(#"{"cmd":["true"],"x":\#(nested)}"#.utf8)
+        }
+        #expect(throws: TaskRefusal.self) { try JobTask(submission: task(TaskLimits.json.depth + 1)) }
+        let deepest = task(TaskLimits.json.depth)
+        _ = try JobTask(submission: deepest)
+        var ids = IdentifierSource(seed: 1)
+        var record = JobRecord(
+            admitting: try #require(JobID("deep")),
+            submission: deepest,
+            digest: "",
+            order: 1,
+            limits: .none,
+            op: OperationID(from: &ids),
+            at: Timestamp(nanoseconds: 0),
+            submitted: 0
+        )
+        let gpu = try #require(GPUID("0"))
+        let schedule = JobTransition.schedule(gpu: gpu, attempt: AttemptID(from: &ids), owner: Incarnation(from: &ids))
+        try record.apply(schedule, op: OperationID(from: &ids), at: Timestamp(nanoseconds: 0))
+        let message = RunMessage(record: record, sequence: 1)
+        #expect(try RunMessage(parsing: message.encoded(), enqueueSubject: "q") == message)
+    }
+
     /// Text, and a word that the reason has to hold so that a person knows what to change.
     static let refused: [(String, String)] = [
         ("", "empty"), ("{", "ends too early"), ("[]", "an array"), ("{}", "cmd"), (#"{"cmd":[]}"#, "no program"),
