@@ -228,7 +228,7 @@ final class SimulatedFleet: Sendable {
 
     /// - Parameter done: gets the sequence; nil when the write lost.
     private func write(_ record: JobRecord, _ expected: UInt64, done: @escaping @Sendable (UInt64?) -> Void) {
-        RecordStore(jetStream, names: names).send(record, expected: expected) { outcome in
+        RecordStore(jetStream, names: names).send(EncodedRecord(record), expected: expected) { outcome in
             if case .stored(let ack) = outcome { done(ack.sequence) } else { done(nil) }
         }
     }

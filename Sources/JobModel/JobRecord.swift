@@ -7,7 +7,8 @@ package struct JobRecord: Sendable, Equatable {
     package private(set) var state: JobState
     /// The mark of the write that made this revision.
     package private(set) var op: OperationID
-    /// The submission as it came, byte for byte; empty when a cancel or a refusal made the record without one.
+    /// The submission as it came, byte for byte but for white space around it; empty when a cancel or a refusal made the
+    /// record without one.
     package let submission: [UInt8]
     /// `sha256:` and the hexadecimal digest of the submission.
     package let digest: String
@@ -61,13 +62,22 @@ package struct JobRecord: Sendable, Equatable {
     ) {
         self.init(
             untried: id,
-            submission: submission,
+            submission: Self.withoutSpaceAround(submission),
             digest: digest,
             order: order,
             limits: limits,
             op: op,
             times: JobTimes(submitted: submitted, updated: now.seconds)
         )
+    }
+
+    /// What stands around a JSON value is no part of it, and is gone when the record was stored.
+    private static func withoutSpaceAround(_ text: [UInt8]) -> [UInt8] {
+        func isSpace(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0A).contains(byte) || byte == 0x0D }
+        guard let start = text.firstIndex(where: { !isSpace($0) }), let end = text.lastIndex(where: { !isSpace($0) }),
+            start > text.startIndex || end < text.endIndex - 1
+        else { return text }
+        return Array(text[start...end])
     }
 
     /// A record whose ``isUntried`` holds, from its parts.

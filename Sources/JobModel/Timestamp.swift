@@ -42,8 +42,15 @@ extension Duration {
         return Double(seconds) + Double(attoseconds) / 1e18
     }
 
-    /// A duration of whole nanoseconds from seconds with fractions; the value must be finite.
+    /// A duration of whole nanoseconds from seconds with fractions; the value must be finite. Above 48 days, where a
+    /// `Double` of seconds does not tell nanoseconds apart, of whole microseconds: so ``inSeconds`` of it, read again, is
+    /// the same duration.
     package static func inSeconds(_ seconds: Double) -> Duration {
+        if seconds.magnitude >= 0x1p22, let microseconds = Int64(exactly: (seconds * 1e6).rounded()),
+            microseconds.magnitude < 1 << 50
+        {
+            return .microseconds(microseconds)
+        }
         let nanoseconds = (seconds * 1e9).rounded()
         return .nanoseconds(Int64(exactly: nanoseconds) ?? (seconds < 0 ? .min : .max))
     }

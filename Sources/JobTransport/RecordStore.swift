@@ -60,13 +60,13 @@ package struct RecordStore: Sendable {
     ///
     /// - Parameter completion: called exactly once, on a thread that must not be blocked; possibly before this returns.
     package func send(
-        _ record: JobRecord,
+        _ write: EncodedRecord,
         expected: UInt64,
         completion: @escaping @Sendable (PublishOutcome) -> Void
     ) {
         jetStream.publish(
-            record.encoded(),
-            to: names.state(record.id),
+            write.bytes,
+            to: names.state(write.record.id),
             expectedLastSubjectSequence: expected,
             completion: completion
         )

@@ -19,6 +19,8 @@ final class EventSources: Sendable {
     private let context: MaestroContext
     private let mailbox: Mailbox<SchedulerEvent>
     private let requests: RequestDesk
+    /// The writes of this term whose revisions are still to be heard.
+    private let echoes: RecordEchoes
     /// What to add to a time of the server to get one of ours.
     private let serverClockOffset: Duration
     /// The server that the term began with; each start of one has another id. Nil if there was no connection.
@@ -30,12 +32,14 @@ final class EventSources: Sendable {
         context: MaestroContext,
         mailbox: Mailbox<SchedulerEvent>,
         requests: RequestDesk,
+        echoes: RecordEchoes,
         serverClockOffset: Duration,
         server: String?
     ) {
         self.context = context
         self.mailbox = mailbox
         self.requests = requests
+        self.echoes = echoes
         self.serverClockOffset = serverClockOffset
         self.server = server
     }
@@ -129,10 +133,7 @@ final class EventSources: Sendable {
     private func noteRecord(_ message: StoredMessage) {
         let job = context.names.job(from: message.subject)
         do throws(MalformedMessage) {
-            let record = try JobRecord(parsing: message.payload)
-            guard record.id == job else {
-                throw MalformedMessage("record", "it is of job \(record.id), but stands at \(message.subject)")
-            }
+            let record = try record(of: job, message)
             let isLive = state.withLock { $0.isLive }
             // A record that is just being written was stored now; an older one when the server's clock says.
             let storedAt = isLive ? context.clock.now() : storedAt(message)
@@ -141,6 +142,15 @@ final class EventSources: Sendable {
         } catch {
             mailbox.send(.recordUnreadable(job, sequence: message.sequence, reason: error.description))
         }
+    }
+
+    private func record(of job: JobID?, _ message: StoredMessage) throws(MalformedMessage) -> JobRecord {
+        if let job, let ours = echoes.take(message.payload, of: job, at: message.sequence) { return ours }
+        let record = try JobRecord(parsing: message.payload)
+        guard record.id == job else {
+            throw MalformedMessage("record", "it is of job \(record.id), but stands at \(message.subject)")
+        }
+        return record
     }
 
     /// When the server's clock says that a message was stored, on ours.

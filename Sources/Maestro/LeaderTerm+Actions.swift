@@ -88,7 +88,9 @@ extension LeaderTerm {
 
     /// Writes are sent in the order of the decisions: jobs are to reach a card in the order of their places.
     private func send(_ record: JobRecord, expected: UInt64) {
-        context.records.send(record, expected: expected) { [mailbox, unsettled] outcome in
+        let write = EncodedRecord(record)
+        echoes.expect(write, after: expected)
+        context.records.send(write, expected: expected) { [mailbox, unsettled] outcome in
             guard case .stored(let ack) = outcome else {
                 return unsettled.sendOutcome(.write(record, expected: expected, outcome))
             }
@@ -97,7 +99,9 @@ extension LeaderTerm {
     }
 
     private func settle(_ record: JobRecord, expected: UInt64, after first: PublishOutcome) async {
-        switch await context.records.write(record, expected: expected, after: first, until: patience) {
+        let outcome = await context.records.write(record, expected: expected, after: first, until: patience)
+        if case .stored = outcome {} else { echoes.forget(record) }
+        switch outcome {
         case .stored(let sequence):
             mailbox.sendOutcome(.writeEnded(record.id, record.op, .stored(sequence: sequence)))
         case .conflict(let current):

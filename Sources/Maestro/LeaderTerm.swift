@@ -14,6 +14,7 @@ struct LeaderTerm: Sendable {
     let trust: LeaseTrust
     let mailbox = Mailbox<SchedulerEvent>()
     let unsettled = Mailbox<Unsettled>()
+    let echoes = RecordEchoes()
     let requests: RequestDesk
     let submissions: SubmissionDesk
 
@@ -36,6 +37,7 @@ struct LeaderTerm: Sendable {
             context: context,
             mailbox: mailbox,
             requests: requests,
+            echoes: echoes,
             serverClockOffset: beginning.offset,
             server: server
         )
@@ -97,7 +99,7 @@ struct LeaderTerm: Sendable {
             let events = await mailbox.receive()
             if events.isEmpty { return }
             // After a stall everything that had arrived is heard before a deadline may call anybody lost.
-            for event in events.filter({ !$0.isTimer }) + events.filter(\.isTimer) {
+            for event in events.timersLast {
                 let now = context.clock.now()
                 if case .replayFinished = event { openForRequests() }
                 for action in core.handle(event, at: now) { perform(action, at: now, timer, &group) }
@@ -140,6 +142,12 @@ struct LeaderTerm: Sendable {
             }
         }
         return nil
+    }
+}
+
+extension [SchedulerEvent] {
+    fileprivate var timersLast: [SchedulerEvent] {
+        contains { $0.isTimer } ? filter { !$0.isTimer } + filter(\.isTimer) : self
     }
 }
 

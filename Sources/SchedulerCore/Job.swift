@@ -67,6 +67,15 @@ struct Job: Sendable {
         submitter = task.submitter ?? ""
     }
 
+    /// The record has moved on: no write is under way from where it stood.
+    mutating func adopt(_ revision: RecordRevision) {
+        record = revision.record
+        sequence = revision.sequence
+        storedAt = revision.storedAt
+        pending = nil
+        holdUntil = nil
+    }
+
     /// It may be bound to a card now.
     var isWaiting: Bool {
         pending == nil && holdUntil == nil && untoldLoss == nil

@@ -214,7 +214,7 @@ extension SchedulerCore {
             settle(admission.tokens)
         }
         guard record.state.isTerminal else {
-            insert(revision, at: now)
+            insert(revision, task: admission.task, at: now)
             jobs[record.id]?.cancel = admission.cancel
             return advance(record.id, at: now)
         }

@@ -85,11 +85,11 @@ extension SchedulerCore {
     }
 
     /// A job that was not known before.
-    mutating func insert(_ revision: RecordRevision, at now: Timestamp) {
+    /// - Parameter task: what the record holds, if it was read already.
+    mutating func insert(_ revision: RecordRevision, task: JobTask? = nil, at now: Timestamp) {
         let record = revision.record
         do {
-            let task = try record.task()
-            var job = Job(revision, task: task)
+            var job = Job(revision, task: try task ?? record.task())
             countSubmitter(of: job)
             if let wait = record.limits.maxWait {
                 let submitted = Timestamp(nanoseconds: Duration.inSeconds(record.times.submitted).wholeNanoseconds)
@@ -116,11 +116,7 @@ extension SchedulerCore {
         let isOurs = job.pending?.op == revision.record.op
         count(job.record.state, by: -1)
         count(revision.record.state, by: 1)
-        jobs[id]?.record = revision.record
-        jobs[id]?.sequence = revision.sequence
-        jobs[id]?.storedAt = revision.storedAt
-        jobs[id]?.pending = nil
-        jobs[id]?.holdUntil = nil
+        jobs[id]?.adopt(revision)
         settle(into: revision, from: job, isOurs: isOurs, at: now)
     }
 

@@ -56,6 +56,15 @@ import JobModel
         #expect(record.failures == 2)
     }
 
+    /// Who wrote a record need not read it when it comes back: reading gives the same.
+    @Test func whateverIsWrittenIsReadTheSame() throws {
+        var records = RandomRecords(seed: 11)
+        for record in try (0..<500).flatMap({ _ in try records.life() }) {
+            let read = try JobRecord(parsing: record.encoded())
+            if read != record { Issue.record("\(record) was read as \(read)") }
+        }
+    }
+
     @Test mutating func theSubmissionKeepsItsBytes() throws {
         let record = try admitted()
         #expect(try JobRecord(parsing: record.encoded()).submission == record.submission)
