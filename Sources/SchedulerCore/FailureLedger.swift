@@ -6,6 +6,9 @@ import JobModel
 /// *disputed*, and confirmed by nothing but its own job, when that job failed on another card too: then it is rather the
 /// job. A success of the kind on the card itself takes back what it had of that kind. All in memory, and bounded: the
 /// oldest kinds give way.
+///
+/// What a leader inherits from the records (``FailureHistory``) speaks for cards, never against one: the records do not tell
+/// all failures, and one that was taken back long ago may look like one that stands.
 struct FailureLedger: Sendable {
     private struct Failure: Sendable {
         let job: JobID
@@ -14,6 +17,8 @@ struct FailureLedger: Sendable {
         let time: Timestamp
         var evidence = Evidence.none
         var isDisputed = false
+        /// From before this leader's time: not held against the card.
+        var isInherited = false
     }
 
     private enum Evidence: Sendable { case none, kind, job }
@@ -23,8 +28,25 @@ struct FailureLedger: Sendable {
         /// How often a card failed at it and then did well: it fails by itself now and then.
         var recoveries = 0
         var recoveredAt: Timestamp?
+        /// Jobs that failed before this leader's time on a card that is not known.
+        var unplaced: [JobID] = []
+        /// Cards of which one had such a failure and which have not done well at the kind since; when none is left, that one
+        /// has recovered, whichever it was.
+        var unproven: Set<GPUID> = []
+        /// When the first of these failures was known of.
+        var unprovenSince: Timestamp?
         /// The order of the last uses.
         var used: UInt64
+
+        var isEmpty: Bool { failures.isEmpty && recoveries == 0 && unplaced.isEmpty && unproven.isEmpty }
+
+        func knows(_ job: JobID) -> Bool { failures.values.contains { $0.contains { $0.job == job } } }
+
+        /// - Returns: whether a failure on an unknown card was one of a card that has recovered.
+        mutating func prove(_ card: GPUID, at now: Timestamp) -> Bool {
+            if let since = unprovenSince, now - since > FailureLedger.recentTime { unproven = [] }
+            return unproven.remove(card) != nil && unproven.isEmpty
+        }
     }
 
     /// A failure counts while it is among the last attempts on its card, or not older than this.
@@ -36,6 +58,7 @@ struct FailureLedger: Sendable {
     static let recoveriesOfFlakyKind = 2
     /// Failures kept of a kind on one card, and kinds.
     static let maximumFailures = 16
+    static let maximumUnplaced = 256
     static let maximumKinds = 256
 
     private var kinds: [JobKind: Kind] = [:]
@@ -49,10 +72,17 @@ struct FailureLedger: Sendable {
     // MARK: what happened
 
     /// An attempt failed in a way that may be its card's fault.
-    mutating func noteFailure(of job: JobID, _ kind: JobKind, on card: GPUID, at now: Timestamp) {
+    /// - Parameter isInherited: before this leader's time.
+    mutating func noteFailure(
+        of job: JobID,
+        _ kind: JobKind,
+        on card: GPUID,
+        isInherited: Bool = false,
+        at now: Timestamp
+    ) {
         let number = countAttempt(on: card)
         var known = take(kind) ?? Kind(used: uses)
-        var isDisputed = false
+        var isDisputed = known.unplaced.contains(job)
         for other in known.failures.keys where other != card {
             guard let index = known.failures[other]?.firstIndex(where: { $0.job == job }) else { continue }
             known.failures[other]?[index].isDisputed = true
@@ -61,8 +91,27 @@ struct FailureLedger: Sendable {
         var failures = known.failures.removeValue(forKey: card) ?? []
         failures.removeAll { $0.job == job || !isRecent($0, on: card, at: now) }
         if failures.count >= Self.maximumFailures { failures.removeFirst() }
-        failures.append(Failure(job: job, number: number, time: now, isDisputed: isDisputed))
+        failures.append(
+            Failure(job: job, number: number, time: now, isDisputed: isDisputed, isInherited: isInherited)
+        )
         known.failures[card] = failures
+        makeRoom()
+        kinds[kind] = known
+    }
+
+    /// An attempt failed before this leader's time, and the records do not tell where.
+    /// - Parameter cards: one of these it was; empty if that is too long ago to say anything of a card.
+    mutating func noteUnplacedFailure(of job: JobID, _ kind: JobKind, among cards: [GPUID], at now: Timestamp) {
+        var known = take(kind) ?? Kind(used: uses)
+        if !known.knows(job) {
+            if known.unplaced.count >= Self.maximumUnplaced { known.unplaced.removeFirst() }
+            known.unplaced.append(job)
+            if known.unproven.isEmpty {
+                known.unproven = Set(cards)
+                known.unprovenSince = now
+            }
+        }
+        guard !known.isEmpty else { return }
         makeRoom()
         kinds[kind] = known
     }
@@ -72,14 +121,16 @@ struct FailureLedger: Sendable {
     mutating func noteSuccess(of job: JobID, _ kind: JobKind, on card: GPUID, at now: Timestamp) -> [GPUID] {
         _ = countAttempt(on: card)
         guard var known = take(kind) else { return [] }
-        if known.failures.removeValue(forKey: card) != nil { noteRecovery(&known, at: now) }
+        known.unplaced.removeAll { $0 == job }
+        let isProven = known.prove(card, at: now)
+        if known.failures.removeValue(forKey: card) != nil || isProven { noteRecovery(&known, at: now) }
         var confirmed: [GPUID] = []
         for other in known.failures.keys {
             guard var failures = known.failures.updateValue([], forKey: other) else { continue }
             if Self.confirm(&failures, by: job) { confirmed.append(other) }
             known.failures[other] = failures
         }
-        if !known.failures.isEmpty || known.recoveries > 0 { kinds[kind] = known }
+        if !known.isEmpty { kinds[kind] = known }
         return confirmed.sorted()
     }
 
@@ -138,7 +189,8 @@ struct FailureLedger: Sendable {
     }
 
     private func counts(_ failure: Failure) -> Bool {
-        switch failure.evidence {
+        guard !failure.isInherited else { return false }
+        return switch failure.evidence {
         case .none: false
         case .kind: !failure.isDisputed
         case .job: true
@@ -154,6 +206,8 @@ struct FailureLedger: Sendable {
         attempts[card] = nil
         for kind in kinds.keys {
             kinds[kind]?.failures[card] = nil
+            // It may have been that one, which does not count as recovered now.
+            kinds[kind]?.unproven = []
         }
     }
 

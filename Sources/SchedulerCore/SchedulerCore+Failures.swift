@@ -8,14 +8,37 @@ extension SchedulerCore {
         guard phase == .leading, old.record.isBound, old.record.attempt == record.attempt, let gpu = record.gpu else {
             return
         }
-        switch record.state {
-        case .done:
-            noteSuccess(on: gpu, at: now)
+        if record.state == .done { noteSuccess(on: gpu, at: now) }
+        // What ends before the ledger is filled is a part of the history.
+        guard history == nil else { return }
+        switch record.lastEnd {
+        case .succeeded:
             for card in failures.noteSuccess(of: record.id, old.kind, on: gpu, at: now) { judge(card, at: now) }
-        case .failed, .retry:
-            guard record.outcome?.mayBeTheCardsFault == true else { return }
-            failures.noteFailure(of: record.id, old.kind, on: gpu, at: now)
-        case .enqueued, .waitingGPU, .scheduled, .running, .cancelled, .rejected: break
+        case .failed: failures.noteFailure(of: record.id, old.kind, on: gpu, at: now)
+        case nil: break
+        }
+    }
+
+    /// A new leader takes over what the records tell, once it knows them and the cards. It judges nobody by that: the leader
+    /// before did.
+    mutating func fillFailures(at now: Timestamp) {
+        guard phase == .leading, knowsControl, let known = history.take() else { return }
+        let registered = cards.values.filter { $0.owner != nil }.map(\.id)
+        for entry in known.entries {
+            guard let kind = entry.kind else { continue }
+            if entry.hasFailedBefore {
+                let isRecent = now - entry.storedAt <= FailureLedger.recentTime
+                let candidates = isRecent ? registered : []
+                failures.noteUnplacedFailure(of: entry.job, kind, among: candidates, at: entry.storedAt)
+            }
+            switch entry.end {
+            case .succeeded(let gpu): _ = failures.noteSuccess(of: entry.job, kind, on: gpu, at: entry.storedAt)
+            case .failed(let gpu):
+                // What was decided about the card since settles what was before.
+                if let settled = details[gpu]?.control.storedAt, settled >= entry.storedAt { continue }
+                failures.noteFailure(of: entry.job, kind, on: gpu, isInherited: true, at: entry.storedAt)
+            case nil: break
+            }
         }
     }
 
@@ -51,15 +74,13 @@ extension SchedulerCore {
     }
 }
 
-extension AttemptOutcome {
-    /// The process ran and failed, and not for want of its program: 126 and 127 are a shell's words for that.
-    fileprivate var mayBeTheCardsFault: Bool {
-        switch code {
-        case .exit: returnCode != 126 && returnCode != 127
-        case .signal, .timeout: true
-        case .spawn, .lost, .cancelled, .drained, .overheated, .cardFailed, .fenced, .badTask, .forbidden, .idConflict,
-            .tooOld, .waitedTooLong, .tooManyJobs, .notDispatched, .workerFault, nil:
-            false
+extension FailureHistory.Entry {
+    /// Nil when the submission is none, and nobody runs it again.
+    fileprivate var kind: JobKind? {
+        do {
+            return JobKind(try JobTask(submission: submission).command)
+        } catch {
+            return nil
         }
     }
 }

@@ -57,6 +57,7 @@ extension SchedulerCore {
     /// A revision that the stream delivered, in its order.
     mutating func observe(_ revision: RecordRevision, at now: Timestamp) {
         results.observed = max(results.observed, revision.sequence)
+        history?.note(revision, at: now)
         if revision.record.state.isTerminal {
             let ended = EndedJob(revision.record, sequence: revision.sequence)
             retention.add(ended, storedAt: revision.storedAt)

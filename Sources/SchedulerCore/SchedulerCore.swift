@@ -33,6 +33,8 @@ package struct SchedulerCore: Sendable {
     /// Some limit of working cards was put into effect.
     var isLimited = false
     var failures = FailureLedger()
+    /// What ``failures`` is filled with; nil when it was.
+    var history: FailureHistory? = FailureHistory()
     /// As many cards are quarantined for failures as may be, and that was told.
     var isQuarantineFull = false
     /// Heartbeats of lives whose registration has not arrived yet.
@@ -135,6 +137,7 @@ package struct SchedulerCore: Sendable {
         case .controlReplayed:
             knowsControl = true
             needsPlacement = true
+            fillFailures(at: now)
             for gpu in cardOrder { writeControl(of: gpu, at: now) }
         case .controlWritten(let gpu, let op, let result): endControlWrite(gpu, op, result, at: now)
         case .probeEnded(let gpu, let result): endProbe(of: gpu, result, at: now)
@@ -186,6 +189,7 @@ package struct SchedulerCore: Sendable {
             advance(id, at: now)
         }
         planRemoval(notBefore: now)
+        fillFailures(at: now)
         announce("leading")
     }
 

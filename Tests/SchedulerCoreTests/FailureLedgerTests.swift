@@ -83,17 +83,22 @@ import Testing
         #expect(blamed(2) == ["a", "b", "c"])
     }
 
-    @Test mutating func aKindThatFailsNowAndThenNeedsMoreToBlameACard() {
-        for gpu in [3, 4] as [GPUID] {
-            fail(JobID(stringLiteral: "flaky-\(gpu)"), on: gpu)
-            succeed(JobID(stringLiteral: "well-\(gpu)"), on: gpu)
-        }
+    /// To blame card 1, for a kind that fails now and then.
+    private mutating func eightAreNeeded() {
         for index in 0..<7 { fail(JobID(stringLiteral: "j\(index)"), on: 1) }
         succeed("x", on: 2)
         #expect(blamed(1) == nil)
         fail("j7", on: 1)
         succeed("y", on: 2)
         #expect(blamed(1)?.count == 8)
+    }
+
+    @Test mutating func aKindThatFailsNowAndThenNeedsMoreToBlameACard() {
+        for gpu in [3, 4] as [GPUID] {
+            fail(JobID(stringLiteral: "flaky-\(gpu)"), on: gpu)
+            succeed(JobID(stringLiteral: "well-\(gpu)"), on: gpu)
+        }
+        eightAreNeeded()
     }
 
     @Test mutating func aFailureThatIsNeitherRecentNorAmongTheLastAttemptsNoLongerCounts() {
@@ -114,6 +119,78 @@ import Testing
         ledger.forget(1)
         succeed("a", on: 2)
         #expect(blamed(1, needed: 1) == nil)
+    }
+
+    // MARK: what a leader inherits
+
+    private mutating func inherit(_ job: JobID, on card: GPUID) {
+        ledger.noteFailure(of: job, train, on: card, isInherited: true, at: now)
+    }
+
+    private mutating func inheritUnplaced(_ job: JobID, among cards: [GPUID]) {
+        ledger.noteUnplacedFailure(of: job, train, among: cards, at: now)
+    }
+
+    @Test mutating func whatIsInheritedIsNotHeldAgainstACard() {
+        for job in ["a", "b", "c"] as [JobID] { inherit(job, on: 1) }
+        for job in ["a", "x"] as [JobID] { succeed(job, on: 2) }
+        #expect(blamed(1, needed: 1) == nil)
+        for job in ["d", "e", "f"] as [JobID] { fail(job, on: 1) }
+        succeed("y", on: 2)
+        #expect(blamed(1) == ["d", "e", "f"], "what it does from now on is")
+    }
+
+    @Test mutating func anInheritedFailureDisputesThatOfTheNextCard() {
+        for job in ["a", "b"] as [JobID] { inherit(job, on: 2) }
+        inheritUnplaced("c", among: [1, 2, 3])
+        for job in ["a", "b", "c"] as [JobID] { fail(job, on: 1) }
+        succeed("x", on: 3)
+        #expect(blamed(1, needed: 1) == nil)
+        for job in ["a", "b", "c"] as [JobID] { succeed(job, on: 3) }
+        #expect(blamed(1) == ["a", "b", "c"], "until the jobs themselves succeed")
+    }
+
+    @Test mutating func inheritedFailuresOfACardThatDidWellSinceShowAFlakyKind() {
+        for gpu in [3, 4] as [GPUID] {
+            inherit(JobID(stringLiteral: "flaky-\(gpu)"), on: gpu)
+            succeed(JobID(stringLiteral: "well-\(gpu)"), on: gpu)
+        }
+        eightAreNeeded()
+    }
+
+    /// A failure on one of cards 1 to 3, each of which does well after it.
+    private mutating func recoverUnplaced(_ job: JobID) {
+        inheritUnplaced(job, among: [1, 2, 3])
+        for gpu in [1, 2, 3] as [GPUID] { succeed(job, on: gpu) }
+    }
+
+    @Test mutating func whereverItFailedTheCardHasRecoveredWhenAllHaveDoneWell() {
+        for job in ["a", "b"] as [JobID] { recoverUnplaced(job) }
+        eightAreNeeded()
+    }
+
+    @Test mutating func aCardThatHasNotDoneWellMayBeTheOneThatFailed() {
+        for job in ["a", "b", "c", "d"] as [JobID] {
+            inheritUnplaced(job, among: [1, 2, 3])
+            for gpu in [2, 3] as [GPUID] { succeed(job, on: gpu) }
+        }
+        for index in 0..<3 { fail(JobID(stringLiteral: "j\(index)"), on: 1) }
+        succeed("x", on: 2)
+        #expect(blamed(1)?.count == 3)
+    }
+
+    @Test mutating func whatOneOfAllCardsDidIsNoSignWhenOneWasForgottenOrTheTimeHasPassed() {
+        for isForgotten in [true, false] {
+            ledger = FailureLedger()
+            for job in ["a", "b"] as [JobID] {
+                inheritUnplaced(job, among: [1, 2, 3])
+                if isForgotten { ledger.forget(3) } else { now = now + FailureLedger.recentTime + .seconds(1) }
+                for gpu in [1, 2, 3] as [GPUID] { succeed(job, on: gpu) }
+            }
+            for index in 0..<3 { fail(JobID(stringLiteral: "j\(index)"), on: 1) }
+            succeed("x", on: 2)
+            #expect(blamed(1)?.count == 3)
+        }
     }
 
     @Test mutating func itStaysSmall() {
