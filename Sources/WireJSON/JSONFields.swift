@@ -44,6 +44,9 @@ package struct JSONFields: Sendable {
 
     /// The bytes of one field's value, nil if it is missing.
     package func raw(_ key: String) -> ArraySlice<UInt8>? {
-        fields.first { $0.key == key }?.raw
+        // Texts of different lengths are told apart sooner than by comparing them.
+        let length = key.utf8.count
+        for field in fields where field.key.utf8.count == length && field.key == key { return field.raw }
+        return nil
     }
 }
