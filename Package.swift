@@ -52,9 +52,13 @@ let package = Package(
         // Values and rules that everything shares
         .target(name: "WireJSON", swiftSettings: strict),
         .target(name: "JobModel", dependencies: ["WireJSON"], swiftSettings: strict),
+        // The thread on which descriptors, deadlines and tasks are served
+        .target(name: "CEventLoop"),
+        .target(name: "EventLoop", dependencies: ["CEventLoop"], swiftSettings: strictUnsafe),
+
         // Child processes, their files and directories
         .target(name: "CProcess"),
-        .target(name: "TaskRunner", dependencies: ["CProcess", "WireJSON"], swiftSettings: strictUnsafe),
+        .target(name: "TaskRunner", dependencies: ["CProcess", "EventLoop", "WireJSON"], swiftSettings: strictUnsafe),
 
         // Who has submitted a task
         .target(name: "CEd25519", linkerSettings: [.linkedLibrary("crypto")]),
@@ -73,13 +77,17 @@ let package = Package(
 
         // The bus
         .systemLibrary(name: "CNATS", pkgConfig: "libnats", providers: [.apt(["libnats-dev"])]),
-        .target(name: "NATSClient", dependencies: ["CNATS", "WireJSON"], swiftSettings: strictUnsafe),
+        .target(
+            name: "NATSClient",
+            dependencies: ["CEventLoop", "CNATS", "EventLoop", "WireJSON"],
+            swiftSettings: strictUnsafe
+        ),
 
         // The protocol over JetStream
         .target(
             name: "JobTransport",
             dependencies: [
-                "JobModel", "NATSClient", "ServiceSupport", "WireJSON",
+                "EventLoop", "JobModel", "NATSClient", "ServiceSupport", "WireJSON",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict
@@ -124,8 +132,8 @@ let package = Package(
         .executableTarget(
             name: "MaestroCtl",
             dependencies: [
-                "CService", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport",
-                "TaskRunner", "TaskSigning", "WireJSON",
+                "CService", "EventLoop", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry",
+                "ServiceSupport", "TaskRunner", "TaskSigning", "WireJSON",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strictUnsafe
@@ -134,9 +142,8 @@ let package = Package(
         .executableTarget(
             name: "GPUWorker",
             dependencies: [
-                "CProcess", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry", "ServiceSupport",
-                "TaskRunner", "TaskSigning",
-                "WireJSON", "WorkerCore",
+                "CProcess", "EventLoop", "GPUTelemetry", "JobModel", "JobTransport", "NATSClient", "ProgramEntry",
+                "ServiceSupport", "TaskRunner", "TaskSigning", "WireJSON", "WorkerCore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -199,6 +206,7 @@ let package = Package(
         ),
         .testTarget(name: "TaskSigningTests", dependencies: ["TaskSigning"], swiftSettings: strictUnsafe),
         .testTarget(name: "ClusterSimulationTests", dependencies: ["ClusterSimulation"], swiftSettings: strict),
+        .testTarget(name: "EventLoopTests", dependencies: ["CEventLoop", "EventLoop"], swiftSettings: strict),
         .testTarget(name: "WireJSONTests", dependencies: ["WireJSON"], swiftSettings: strict),
         .testTarget(name: "WorkerCoreTests", dependencies: ["WorkerCore", "JobModel"], swiftSettings: strict),
         .testTarget(
@@ -206,7 +214,11 @@ let package = Package(
             dependencies: ["GPUWorker", "GPUTelemetry", "TaskRunner"],
             swiftSettings: strict
         ),
-        .testTarget(name: "TaskRunnerTests", dependencies: ["TaskRunner", "WireJSON"], swiftSettings: strict),
+        .testTarget(
+            name: "TaskRunnerTests",
+            dependencies: ["EventLoop", "TaskRunner", "WireJSON"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "JobModelTests",
             dependencies: ["JobModel", "WireJSON"],

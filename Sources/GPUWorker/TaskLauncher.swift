@@ -1,3 +1,4 @@
+import EventLoop
 import JobModel
 import JobTransport
 import Logging

@@ -1,4 +1,5 @@
 import Dispatch
+import EventLoop
 import JobModel
 import JobTransport
 import Logging
@@ -22,13 +23,13 @@ struct WorkerService: Sendable {
         let lock = try takeLock()
         let device = try await CardChoice.device(settings, logger)
         let launcher: TaskLauncher
-        let reactor: Reactor
+        let loop: EventLoop
         let runner: TaskRunner
-        let mailbox = Mailbox<WorkerEvent>()
         let jobs = try JobConfinement(settings)
         var trust: SubmitterTrust?
         if let path = settings.settings[Keys.trustedSubmitters] { trust = try SubmitterTrust(path: path) }
         let context = try makeContext(device, jobs, trust)
+        let mailbox = Mailbox<WorkerEvent>(loop: context.connection.loop)
         for remark in jobs.remarks { logger.notice("\(remark)") }
         let caches = CacheDesk(context: context)
         do throws(TaskRunnerError) {
@@ -38,9 +39,9 @@ struct WorkerService: Sendable {
                 limits: limits(share: 4),
                 owner: jobs.confinement.user
             )
-            reactor = try Reactor()
+            loop = try makeLoop()
             runner = try TaskRunner(
-                reactor: reactor,
+                loop: loop,
                 workerMarker: settings.marker,
                 confinement: jobs.confinement
             )
@@ -87,7 +88,7 @@ struct WorkerService: Sendable {
         )
         try await serve(context, mailbox, launcher, pulse, keeper, caches, registration)
         await context.connection.close()
-        reactor.stop()
+        loop.stop()
         _ = consume lock
     }
 
@@ -125,6 +126,15 @@ struct WorkerService: Sendable {
             count: settings.settings[Keys.keepCount],
             bytes: UInt64(settings.settings[Keys.keepSize]) << 20 / share
         )
+    }
+
+    /// Serves the tasks' output and ends: apart from the bus, whose messages must not wait for a disk.
+    private func makeLoop() throws(TaskRunnerError) -> EventLoop {
+        do throws(Errno) {
+            return try EventLoop()
+        } catch {
+            throw TaskRunnerError(.resources, "cannot start an event loop", cause: error)
+        }
     }
 
     private func makeContext(_ device: any WorkerDevice, _ jobs: JobConfinement, _ trust: SubmitterTrust?)
@@ -263,9 +273,9 @@ struct WorkerService: Sendable {
             keeper: keeper,
             caches: caches
         )
-        let thread = ShellThread(label: "gpu-worker.shell")
-        await withTaskExecutorPreference(thread) { await shell.run(core, recovered: registration.recovered) }
-        thread.stop()
+        await withTaskExecutorPreference(context.connection.loop) {
+            await shell.run(core, recovered: registration.recovered)
+        }
         requests.stop()
         caches.stop()
         pulse.stopListening()

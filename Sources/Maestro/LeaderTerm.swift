@@ -12,7 +12,7 @@ import ServiceSupport
 struct LeaderTerm: Sendable {
     let context: MaestroContext
     let trust: LeaseTrust
-    let mailbox = Mailbox<SchedulerEvent>()
+    let mailbox: Mailbox<SchedulerEvent>
     let unsettled = Mailbox<Unsettled>()
     let echoes = RecordEchoes()
     let requests: RequestDesk
@@ -21,6 +21,7 @@ struct LeaderTerm: Sendable {
     init(context: MaestroContext, trust: LeaseTrust) {
         self.context = context
         self.trust = trust
+        mailbox = Mailbox(loop: context.connection.loop)
         requests = RequestDesk(context: context, mailbox: mailbox)
         submissions = SubmissionDesk(context: context, mailbox: mailbox)
     }
@@ -47,9 +48,8 @@ struct LeaderTerm: Sendable {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
         let timer = DeadlineTimer(label: "maestro.scheduler") { [mailbox] in mailbox.send(.timerFired) }
-        let thread = ShellThread(label: "maestro.shell")
         await withTaskCancellationHandler {
-            await withTaskExecutorPreference(thread) {
+            await withTaskExecutorPreference(context.connection.loop) {
                 await withDiscardingTaskGroup { group in
                     await serve(timer: timer, in: &group)
                     unsettled.close()
@@ -62,7 +62,6 @@ struct LeaderTerm: Sendable {
             unsettled.close()
             submissions.stop()
         }
-        thread.stop()
         timer.cancel()
         requests.stop()
         sources.stop()

@@ -15,13 +15,7 @@ struct PoolClient: Sendable {
     /// How long a command waits for a server that does not answer.
     static let patience = Duration.seconds(3)
 
-    /// - Parameter isBulk: for many messages whose answers nobody waits for one by one: they leave together, within a
-    ///   millisecond.
-    init(
-        settings: Settings,
-        patience: Duration = Self.patience,
-        isBulk: Bool = false
-    ) async throws(FatalError) {
+    init(settings: Settings, patience: Duration = Self.patience) async throws(FatalError) {
         self.settings = settings
         do {
             names = try settings.poolNames()
@@ -29,9 +23,7 @@ struct PoolClient: Sendable {
             throw FatalError(error)
         }
         do {
-            var options = settings.connectionOptions(name: "maestroctl")
-            options.sendsAtOnce = !isBulk
-            connection = try NATSConnection(options: options)
+            connection = try NATSConnection(options: settings.connectionOptions(name: "maestroctl"))
         } catch {
             throw FatalError(.configuration, "\(error)")
         }

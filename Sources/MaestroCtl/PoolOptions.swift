@@ -35,9 +35,7 @@ struct PoolOptions: ParsableArguments {
     }
 
     /// A connection to the pool; there is one when this returns.
-    func connect(isBulk: Bool = false) async throws(FatalError) -> PoolClient {
-        try await PoolClient(settings: settings(), isBulk: isBulk)
-    }
+    func connect() async throws(FatalError) -> PoolClient { try await PoolClient(settings: settings()) }
 }
 
 /// A span of time as people type it: `90`, `1.5h`, `10m`.

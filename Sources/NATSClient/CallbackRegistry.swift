@@ -4,55 +4,37 @@ import Synchronization
 /// Finds the Swift side of a C callback by number.
 ///
 /// The library gets a number, not an address, as the context of each callback. However late a callback comes (after a
-/// subscription or a connection has ended, in any order, on any thread), it looks its number up and finds either the
-/// live target or nothing. So there is no context to free, and none to free twice or too early: the library offers no
-/// moment after which every connection callback is certain to be over, and its completion callback of a subscription
-/// cannot be set if the connection closes in between.
+/// connection has ended, on any thread), it looks its number up and finds either the live target or nothing. So there is
+/// no context to free, and none to free twice or too early: the library offers no moment after which every callback is
+/// certain to be over.
 enum CallbackRegistry {
-    /// Takes a message on a delivery thread of the library; must not block.
-    typealias MessageHandler = @Sendable (RawMessage) -> Void
-
     private static let nextNumber = Atomic<UInt>(1)
-    private static let messageHandlers = Mutex<[UInt: MessageHandler]>([:])
     private static let sessions = Mutex<[UInt: WeakSession]>([:])
+    private static let sockets = Mutex<[UInt: SessionSocket]>([:])
 
     private struct WeakSession: Sendable { weak let session: NATSSession? }
 
     static func makeNumber() -> UInt { nextNumber.add(1, ordering: .relaxed).newValue }
 
-    static func addMessageHandler(_ handler: @escaping MessageHandler) -> UInt {
-        let number = makeNumber()
-        messageHandlers.withLock { $0[number] = handler }
-        return number
-    }
-
-    static func removeMessageHandler(_ number: UInt) {
-        // The handler is released outside the lock: its captures may end other subscriptions.
-        let handler = messageHandlers.withLock { $0.removeValue(forKey: number) }
-        withExtendedLifetime(handler) {}
-    }
-
     static func add(_ session: NATSSession) { sessions.withLock { $0[session.number] = WeakSession(session: session) } }
 
     static func removeSession(_ number: UInt) { sessions.withLock { _ = $0.removeValue(forKey: number) } }
 
-    static func messageHandler(_ number: UInt) -> MessageHandler? { messageHandlers.withLock { $0[number] } }
-
     static func session(_ number: UInt) -> NATSSession? { sessions.withLock { $0[number]?.session } }
 
+    /// Keeps the socket until the library has let go of it.
+    static func add(_ socket: SessionSocket) { sockets.withLock { $0[socket.number] = socket } }
+
+    static func removeSocket(_ number: UInt) { sockets.withLock { _ = $0.removeValue(forKey: number) } }
+
+    static func socket(_ number: UInt) -> SessionSocket? { sockets.withLock { $0[number] } }
+
     /// The number of live entries, for tests that look for leaks.
-    static var count: Int { messageHandlers.withLock { $0.count } + sessions.withLock { $0.count } }
+    static var count: Int { sessions.withLock { $0.count } + sockets.withLock { $0.count } }
 }
 
 /// The functions that the C library calls. Global, so that they capture nothing.
 enum LibraryCallback {
-    static let message: natsMsgHandler = { _, _, message, context in
-        guard let message = unsafe message else { return }
-        defer { unsafe MessageReturn.giveBack(message) }
-        guard let handler = CallbackRegistry.messageHandler(unsafe cnats_number(context)) else { return }
-        unsafe handler(RawMessage(message))
-    }
-
     static let connected: natsConnectionHandler = { _, context in
         CallbackRegistry.session(unsafe cnats_number(context))?.happened(.connected)
     }
@@ -80,5 +62,32 @@ enum LibraryCallback {
             detail: NATSSession.lastError(of: connection)?.cause
         )
         CallbackRegistry.session(unsafe cnats_number(context))?.happened(.error(error))
+    }
+
+    // MARK: the socket
+
+    /// Called for the first connection and for each later one, with the connection's lock held like the next two.
+    static let attach: natsEvLoop_Attach = { userData, loop, _, descriptor in
+        unsafe userData?.pointee = unsafe loop
+        guard let socket = CallbackRegistry.socket(unsafe cnats_number(loop)) else { return NATS_ILLEGAL_STATE }
+        return socket.attach(descriptor) ? NATS_OK : NATS_NO_MEMORY
+    }
+
+    static let read: natsEvLoop_ReadAddRemove = { userData, isWanted in
+        // It is read from the time when it is attached.
+        if !isWanted { CallbackRegistry.socket(unsafe cnats_number(userData))?.release() }
+        return NATS_OK
+    }
+
+    static let write: natsEvLoop_WriteAddRemove = { userData, isWanted in
+        CallbackRegistry.socket(unsafe cnats_number(userData))?.setWrite(isWanted)
+        return NATS_OK
+    }
+
+    static let detach: natsEvLoop_Detach = { userData in
+        let number = unsafe cnats_number(userData)
+        CallbackRegistry.socket(number)?.release()
+        CallbackRegistry.removeSocket(number)
+        return NATS_OK
     }
 }

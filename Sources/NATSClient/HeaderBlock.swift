@@ -64,6 +64,8 @@ extension [UInt8] {
 
 /// The subject that answers come back on: one wildcard subscription for all requests of a connection.
 struct RequestInbox: Sendable {
+    /// Of the requests that are answered there.
+    let number = CallbackRegistry.makeNumber()
     private let prefix: [UInt8]
     let wildcard: String
 

@@ -16,7 +16,6 @@ extension NATSError {
             case NATS_SSL_ERROR, NATS_SECURE_CONNECTION_WANTED, NATS_SECURE_CONNECTION_REQUIRED: .tls
             case NATS_INVALID_SUBJECT, NATS_INVALID_QUEUE_NAME: .badSubject
             case NATS_MAX_PAYLOAD: .tooLarge
-            case NATS_SLOW_CONSUMER: .slowConsumer
             case NATS_NO_RESPONDERS: .noResponders
             case NATS_ADDRESS_MISSING, NATS_INVALID_ARG: .badOption
             case NATS_PROTOCOL_ERROR, NATS_LINE_TOO_LONG, NATS_NO_SERVER_SUPPORT: .protocol

@@ -1,3 +1,4 @@
+import CNATS
 import Dispatch
 import Synchronization
 
@@ -39,9 +40,11 @@ extension NATSConnection {
     func open() {
         guard link.withLock({ $0.phase == .running && $0.session == nil }) else { return }
         do {
-            let (session, isConnected) = try NATSSession.open(options, cleanup: cleanup) { [weak self] session, event in
+            let (session, isConnected) = try NATSSession.open(options, loop: loop, cleanup: cleanup) {
+                [weak self] session, event in
                 self?.lifecycle.async { [weak self] in self?.happened(event, on: session) }
             }
+            watchServer(of: session)
             let subscriptions = link.withLock { link in
                 link.session = session
                 return link.subscriptions.values.compactMap(\.subscription)
@@ -130,6 +133,22 @@ extension NATSConnection {
         }
         cleanup.async { session.close() }
         openLater()
+    }
+
+    /// Asks the server now and then whether it lives, for as long as the session is there; gives the connection up when no
+    /// answer comes.
+    private func watchServer(of session: NATSSession) {
+        let interval = options.pingInterval
+        loop.schedule(after: interval) { [weak self, weak session] in
+            guard let self, let session else { return }
+            // Waits for the answer.
+            self.pings.async { [weak self] in
+                if session.isConnected, session.flush(milliseconds: (interval * 2).wholeMilliseconds) == NATS_TIMEOUT {
+                    session.giveUp()
+                }
+                self?.watchServer(of: session)
+            }
+        }
     }
 
     // MARK: Waiting and watching

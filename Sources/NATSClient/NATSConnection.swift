@@ -1,5 +1,6 @@
 import CNATS
 import Dispatch
+import EventLoop
 import Synchronization
 import WireJSON
 
@@ -9,10 +10,13 @@ import WireJSON
 /// later: `publish` throws `notConnected`. Requests in flight end as `disconnected` when the connection drops: whether
 /// the server took them is unknown.
 ///
-/// No call blocks for the network, except that a write waits while the server takes no more bytes (the flow control
-/// of the protocol), up to the write deadline of the options.
+/// Messages are read, handed over and sent on one event loop. Whatever is published in one round of it leaves in one
+/// system call; from other threads a message is handed to the loop. No call blocks for the network.
 package final class NATSConnection: Sendable {
     package let options: NATSConnectionOptions
+    /// Where handlers are called. Tasks that mostly send and receive do best there, since then nothing has to be handed
+    /// from thread to thread: see ``EventLoop``.
+    package let loop: EventLoop
     let link: Mutex<ConnectionLink>
     let requests: RequestTable
     /// Lifecycle in order: opening, what the library reports, closing. Opening blocks.
@@ -20,14 +24,20 @@ package final class NATSConnection: Sendable {
     /// Calls of the library that free things and wait for its locks.
     let cleanup = DispatchQueue(label: "nats.cleanup")
     private let flushes = DispatchQueue(label: "nats.flush")
+    let pings = DispatchQueue(label: "nats.ping")
     /// Requests are answered on `<inbox>.<request number in base 16>`.
     private let inbox: RequestInbox
     private let replies: NATSSubscription
 
     /// Checks the options, including that the files in them can be read. Does not connect.
     package init(options: NATSConnectionOptions) throws(NATSError) {
-        _ = try OptionsBuilder(options, session: 0)
+        _ = try OptionsBuilder(options, session: 0, socket: CallbackRegistry.makeNumber())
         self.options = options
+        do throws(Errno) {
+            loop = try EventLoop()
+        } catch {
+            throw NATSError(.library, "make an event loop", cause: error.description)
+        }
         requests = RequestTable(limit: options.maximumRequests)
         inbox = RequestInbox()
         link = Mutex(ConnectionLink())
@@ -35,10 +45,12 @@ package final class NATSConnection: Sendable {
         replies = NATSSubscription(
             subject: inbox.wildcard,
             queue: nil,
-            limit: .unlimited,
             connection: nil
-        ) { message in
-            if let number = inbox.number(of: message) { requests.complete(number, message) }
+        ) { arrival in
+            switch arrival {
+            case .message(let message): if let number = inbox.number(of: message) { requests.complete(number, message) }
+            case .noResponders: requests.doubt(of: inbox.number)
+            }
         }
         let replies = replies
         link.withLock { $0.subscriptions[replies.number] = WeakSubscription(replies) }
@@ -46,8 +58,11 @@ package final class NATSConnection: Sendable {
 
     deinit {
         requests.failAll(.closed, cause: "the connection object is gone")
-        guard let session = link.withLock({ $0.session }) else { return }
-        cleanup.async { session.close() }
+        let session = link.withLock { $0.session }
+        cleanup.async { [loop] in
+            session?.close()
+            loop.stop()
+        }
     }
 
     /// Begins to connect in the background and goes on for ever. Idempotent.
@@ -77,8 +92,7 @@ package final class NATSConnection: Sendable {
 
     /// Sends a message to whoever listens now, without any answer.
     ///
-    /// - Throws: `notConnected`, `closed`, `badSubject`, `badHeader`, `tooLarge`: nothing was sent; `disconnected`,
-    ///   `timeout`: the connection broke while writing.
+    /// - Throws: `notConnected`, `congested`, `closed`, `badSubject`, `badHeader`, `tooLarge`: nothing was sent.
     package func publish(
         _ payload: [UInt8],
         to subject: String,
@@ -110,6 +124,14 @@ package final class NATSConnection: Sendable {
         guard let session else {
             throw NATSError(isClosed ? .closed : .notConnected, operation.description, subject: subject)
         }
+        if session.isCongested {
+            throw NATSError(
+                .congested,
+                operation.description,
+                subject: subject,
+                cause: "the server takes nothing of what was sent before"
+            )
+        }
         let status = session.publish(frame, headerCount: headerCount, payload)
         if status != NATS_OK {
             throw NATSError(
@@ -121,7 +143,7 @@ package final class NATSConnection: Sendable {
         }
     }
 
-    /// Sends a request and waits for one answer.
+    /// Sends a request and waits for one answer, which has a subscription of its own.
     ///
     /// Not ended by the cancellation of the task: a request cannot be taken back, and its deadline bounds the wait.
     ///
@@ -133,31 +155,61 @@ package final class NATSConnection: Sendable {
         headers: NATSHeaders = [:],
         deadline: Duration
     ) async throws(NATSError) -> NATSMessage {
+        let own = RequestInbox()
+        let requests = requests
+        let answers = try subscribeRaw(own.wildcard) { arrival in
+            switch arrival {
+            case .message(let message): if let number = own.number(of: message) { requests.complete(number, message) }
+            case .noResponders: requests.refuse(of: own.number)
+            }
+        }
+        defer { answers.cancel() }
+        return try await answer(payload, to: subject, headers, on: own, deadline: deadline)
+    }
+
+    /// The same for what is asked often and answered soon, as JetStream does: the answers share a subscription. That nobody
+    /// listens is told a moment later, and perhaps also of other requests that are as long without an answer.
+    func ask(
+        _ payload: [UInt8],
+        to subject: String,
+        headers: NATSHeaders = [:],
+        deadline: Duration
+    ) async throws(NATSError) -> NATSMessage {
+        try await answer(payload, to: subject, headers, on: inbox, deadline: deadline)
+    }
+
+    private func answer(
+        _ payload: [UInt8],
+        to subject: String,
+        _ headers: NATSHeaders,
+        on inbox: RequestInbox,
+        deadline: Duration
+    ) async throws(NATSError) -> NATSMessage {
         let block = try HeaderBlock(headers)
         let result: Result<NATSMessage, NATSError> = await withCheckedContinuation { continuation in
-            request(payload, to: subject, block, "request", deadline: deadline) { answer in
+            ask(payload, to: subject, block, "request", on: inbox, deadline: deadline) { answer in
                 continuation.resume(returning: answer.map { $0.copy() })
             }
         }
-        let message = try result.get()
-        if message.isNoResponders { throw NATSError(.noResponders, "request", subject: subject) }
-        return message
+        return try result.get()
     }
 
-    /// Sends a request; the completion is called exactly once, possibly before this returns.
-    func request(
+    /// Asks; the completion is called exactly once, possibly before this returns.
+    func ask(
         _ payload: [UInt8],
         to subject: String,
         _ headers: HeaderBlock,
         _ operation: StaticString,
+        on own: RequestInbox? = nil,
         deadline: Duration,
         completion: @escaping RequestTable.Completion
     ) {
+        let inbox = own ?? inbox
         let number: UInt64
         do {
             try Subject.checkPublish(subject, operation.description)
             let time = MonotonicClock.now + deadline.wholeNanoseconds
-            number = try requests.add(operation, subject, deadline: time, completion: completion)
+            number = try requests.add(operation, subject, inbox: inbox.number, deadline: time, completion: completion)
         } catch {
             return completion(.failure(error))
         }
@@ -183,30 +235,28 @@ package final class NATSConnection: Sendable {
     ///
     /// - Parameters:
     ///   - queue: the queue group, of which one member gets each message.
-    ///   - pendingLimit: how many messages may wait for the handler.
-    ///   - handler: called on a thread that delivers to other subscriptions too: must not block. Calls for one
-    ///     subscription come one after the other, in the order of arrival.
+    ///   - handler: called on the loop, which serves everything of this connection: must not wait for anything that needs
+    ///     it. While it waits, no more is read from the server. Calls for one subscription come in the order of arrival.
     package func subscribe(
         _ subject: String,
         queue: String? = nil,
-        pendingLimit: PendingLimit = .standard,
         handler: @escaping @Sendable (NATSMessage) -> Void
     ) throws(NATSError) -> NATSSubscription {
-        try subscribeRaw(subject, queue: queue, pendingLimit: pendingLimit) { handler($0.copy()) }
+        try subscribeRaw(subject, queue: queue) { arrival in
+            if case .message(let message) = arrival { handler(message.copy()) }
+        }
     }
 
     func subscribeRaw(
         _ subject: String,
         queue: String? = nil,
-        pendingLimit: PendingLimit,
-        handler: @escaping CallbackRegistry.MessageHandler
+        handler: @escaping LibrarySubscription.Handler
     ) throws(NATSError) -> NATSSubscription {
         try Subject.checkSubscribe(subject, "subscribe")
         if let queue { try Subject.checkPublish(queue, "subscribe with queue group") }
         let subscription = NATSSubscription(
             subject: subject,
             queue: queue,
-            limit: pendingLimit,
             connection: self,
             handler: handler
         )

@@ -18,11 +18,9 @@ package struct NATSConnectionOptions: Sendable {
     package var reconnectWait: Duration = .milliseconds(250)
     /// How long a write may wait for a server that takes no more bytes before the connection is given up.
     package var writeDeadline: Duration = .seconds(5)
-    /// How often the server is asked whether it lives; after two missing answers the connection is given up.
+    /// How often the server is asked whether it lives; when an answer takes twice as long, the
+    /// connection is given up.
     package var pingInterval: Duration = .seconds(10)
-    /// Whether each message goes out at once. If not, it may wait a millisecond for others, and they share a system call:
-    /// for who sends thousands and waits for none of them.
-    package var sendsAtOnce = true
     /// The most requests that may wait for an answer at one time; at most 1,048,576.
     package var maximumRequests: Int = 262_144
 

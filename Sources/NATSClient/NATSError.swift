@@ -32,8 +32,8 @@ package struct NATSError: Error, Sendable, Equatable, CustomStringConvertible {
         package static let tls = Code("TLS failed")
         /// An option or an argument is unusable.
         package static let badOption = Code("bad option")
-        /// Messages came faster than a subscription took them, and some were dropped.
-        package static let slowConsumer = Code("slow consumer")
+        /// The server does not take what was sent before; nothing was sent.
+        package static let congested = Code("congested")
         /// The other side sent something that is not understood, or does not know a feature.
         package static let `protocol` = Code("protocol error")
         /// The waiting task was cancelled; the effect is unknown.

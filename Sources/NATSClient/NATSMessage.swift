@@ -11,9 +11,6 @@ package struct NATSMessage: Sendable {
     package let status: Int?
     /// What the server says beside the status, such as "Consumer Deleted".
     package let statusDescription: String?
-
-    /// Nobody listens on the subject that a request was sent to.
-    package var isNoResponders: Bool { status == 503 && payload.isEmpty }
 }
 
 /// A message that still belongs to the C library: valid only inside the callback that it was handed to.

@@ -1,5 +1,6 @@
 import CNATS
 import Dispatch
+import EventLoop
 import Synchronization
 
 /// One connection object of the C library, which reconnects by itself until the library gives it up (it does so when
@@ -19,23 +20,32 @@ final class NATSSession: @unchecked Sendable {
     /// Under which the C callbacks find this session.
     let number: UInt
     private let handle: OpaquePointer
+    private let socket: SessionSocket
     private let onEvent: @Sendable (NATSSession, Event) -> Void
     /// Closing waits for threads of the library, so it happens here.
     private let cleanup: DispatchQueue
+    private let subscriptions = Mutex<[WeakLibrarySubscription]>([])
+
+    private struct WeakLibrarySubscription: Sendable { weak let subscription: LibrarySubscription? }
 
     /// Makes the object and tries each server once. Blocks for as long as that takes.
     ///
+    /// - Parameter loop: where messages are read, handed over and sent.
     /// - Returns: the session, and whether it is connected already; else it goes on trying in the background.
     static func open(
         _ options: NATSConnectionOptions,
+        loop: EventLoop,
         cleanup: DispatchQueue,
         onEvent: @escaping @Sendable (NATSSession, Event) -> Void
     ) throws(NATSError) -> (NATSSession, isConnected: Bool) {
         let number = CallbackRegistry.makeNumber()
-        let builder = try OptionsBuilder(options, session: number)
+        let socket = SessionSocket(loop: loop, writeDeadline: options.writeDeadline)
+        let builder = try OptionsBuilder(options, session: number, socket: socket.number)
+        CallbackRegistry.add(socket)
         var handle: OpaquePointer?
         let status = unsafe natsConnection_Connect(&handle, builder.handle)
         guard let handle = unsafe handle, status == NATS_OK || status == NATS_NOT_YET_CONNECTED else {
+            CallbackRegistry.removeSocket(socket.number)
             throw NATSError(
                 status: status,
                 "connect",
@@ -43,25 +53,32 @@ final class NATSSession: @unchecked Sendable {
                 detail: threadError()
             )
         }
-        let session = unsafe NATSSession(number: number, handle: handle, cleanup: cleanup, onEvent: onEvent)
+        let session = unsafe NATSSession(number, handle, socket, cleanup: cleanup, onEvent: onEvent)
         CallbackRegistry.add(session)
+        guard socket.activate(session) else {
+            session.close()
+            throw NATSError(.library, "connect", cause: "the system has no room to watch another socket")
+        }
         return (session, status == NATS_OK)
     }
 
     private init(
-        number: UInt,
-        handle: OpaquePointer,
+        _ number: UInt,
+        _ handle: OpaquePointer,
+        _ socket: SessionSocket,
         cleanup: DispatchQueue,
         onEvent: @escaping @Sendable (NATSSession, Event) -> Void
     ) {
         self.number = number
         unsafe self.handle = handle
+        self.socket = socket
         self.cleanup = cleanup
         self.onEvent = onEvent
     }
 
     deinit {
         CallbackRegistry.removeSession(number)
+        CallbackRegistry.removeSocket(socket.number)
         // Unchecked for the same reason as the class.
         nonisolated(unsafe) let handle = unsafe handle
         cleanup.asyncAfter(deadline: .now() + LibraryGrace.period) { unsafe natsConnection_Destroy(handle) }
@@ -69,11 +86,35 @@ final class NATSSession: @unchecked Sendable {
 
     func happened(_ event: Event) { onEvent(self, event) }
 
-    /// Closes the connection for good and waits for the library's threads. Not to be called from a callback.
+    /// Closes the connection for good and waits for the library's threads and for the loop. Not to be called on either.
     func close() {
         CallbackRegistry.removeSession(number)
+        // First, so that the library does not take away what the loop is reading with.
+        socket.finish()
         unsafe natsConnection_Close(handle)
     }
+
+    // MARK: on the loop
+
+    /// Reads once, and hands over what has come.
+    func read() {
+        unsafe natsConnection_ProcessReadEvent(handle)
+        for one in subscriptions.withLock({ $0 }) { one.subscription?.deliver() }
+    }
+
+    /// Writes once, as much as the socket takes.
+    func write() { unsafe natsConnection_ProcessWriteEvent(handle) }
+
+    /// The server has not answered: the connection is made anew.
+    func giveUp() { socket.giveUp() }
+
+    // MARK: sending and subscribing
+
+    /// More bytes wait for the server than may: nothing is taken on until it has read some.
+    var isCongested: Bool { unsafe socket.isBlocked && natsConnection_Buffered(handle) > Self.maximumBuffered }
+
+    /// Bytes that may wait while the server takes none; several of the largest messages.
+    private static let maximumBuffered: Int32 = 32 << 20
 
     /// Whether the library has given the connection up. Asked after `open`, because a callback that came before the
     /// session was registered found nothing.
@@ -100,30 +141,29 @@ final class NATSSession: @unchecked Sendable {
     }
 
     /// Subscribes; while there is no connection the library does it at the next one.
-    func subscribe(_ subject: String, queue: String?, handler: UInt, limit: PendingLimit) throws(NATSError)
-        -> LibrarySubscription
-    {
+    func subscribe(
+        _ subject: String,
+        queue: String?,
+        handler: @escaping LibrarySubscription.Handler
+    ) throws(NATSError) -> LibrarySubscription {
         var subscription: OpaquePointer?
-        let context = unsafe cnats_context(handler)
         let status =
             if let queue {
-                unsafe natsConnection_QueueSubscribe(
-                    &subscription,
-                    handle,
-                    subject,
-                    queue,
-                    LibraryCallback.message,
-                    context
-                )
+                unsafe natsConnection_QueueSubscribeSync(&subscription, handle, subject, queue)
             } else {
-                unsafe natsConnection_Subscribe(&subscription, handle, subject, LibraryCallback.message, context)
+                unsafe natsConnection_SubscribeSync(&subscription, handle, subject)
             }
         guard status == NATS_OK, let subscription = unsafe subscription else {
             throw NATSError(status: status, "subscribe", subject: subject, detail: Self.threadError())
         }
-        let made = unsafe LibrarySubscription(subscription, cleanup: cleanup)
-        // Fails only if the subscription has ended already, and then there is nothing to limit.
-        _ = unsafe natsSubscription_SetPendingLimits(subscription, limit.messages, limit.bytes)
+        // No limit is needed: what one read brings is handed over before the next. Fails only if the subscription has
+        // ended already.
+        _ = unsafe natsSubscription_SetPendingLimits(subscription, -1, -1)
+        let made = unsafe LibrarySubscription(subscription, cleanup: cleanup, handler: handler)
+        subscriptions.withLock { all in
+            all.removeAll { $0.subscription == nil }
+            all.append(WeakLibrarySubscription(subscription: made))
+        }
         return made
     }
 
@@ -165,43 +205,61 @@ final class NATSSession: @unchecked Sendable {
     }
 }
 
-/// How many messages may wait for a subscription's handler; what comes beyond is dropped, with a `slowConsumer` error.
-package struct PendingLimit: Sendable {
-    /// -1 for no limit.
-    package var messages: Int32
-    /// -1 for no limit.
-    package var bytes: Int32
-
-    package init(messages: Int32, bytes: Int32) {
-        self.messages = messages
-        self.bytes = bytes
-    }
-
-    /// 65,536 messages or 64 MiB.
-    package static let standard = PendingLimit(messages: 65_536, bytes: 64 << 20)
-    /// For subscriptions that something else bounds: the number of requests in flight, or a server's flow control.
-    static let unlimited = PendingLimit(messages: -1, bytes: -1)
-}
-
 /// One subscription object of the C library; ends with its last reference.
 ///
 /// Unchecked: the library guards the object behind the pointer, and the pointer never changes.
 @safe
 final class LibrarySubscription: @unchecked Sendable {
+    /// Takes what has come on the loop; must not block.
+    typealias Handler = @Sendable (Arrival) -> Void
+
+    enum Arrival {
+        case message(RawMessage)
+        /// The server's word that nobody listens where something was sent to with this subscription for the answer. The
+        /// library does not tell on which subject it came.
+        case noResponders
+    }
+
     private let handle: OpaquePointer
     private let cleanup: DispatchQueue
+    private let handler: Handler
+    private let isEnded = Atomic(false)
 
-    init(_ handle: OpaquePointer, cleanup: DispatchQueue) {
+    init(_ handle: OpaquePointer, cleanup: DispatchQueue, handler: @escaping Handler) {
         unsafe self.handle = handle
         self.cleanup = cleanup
+        self.handler = handler
     }
 
     deinit {
-        // It takes the connection's lock, which a blocked write may hold.
+        // It takes the connection's lock, which a write may hold for long.
         // Unchecked for the same reason as the class.
         nonisolated(unsafe) let handle = unsafe handle
         cleanup.async { unsafe _ = natsSubscription_Unsubscribe(handle) }
         cleanup.asyncAfter(deadline: .now() + LibraryGrace.period) { unsafe natsSubscription_Destroy(handle) }
+    }
+
+    /// Hands nothing over any more.
+    func end() { isEnded.store(true, ordering: .relaxed) }
+
+    /// Hands over what waits.
+    func deliver() {
+        var waiting: Int32 = 0
+        // Fails for one that has ended.
+        guard unsafe natsSubscription_GetPending(handle, &waiting, nil) == NATS_OK else { return }
+        for _ in 0..<waiting {
+            var message: OpaquePointer?
+            let status = unsafe natsSubscription_NextMsg(&message, handle, 0)
+            let isWanted = !isEnded.load(ordering: .relaxed)
+            if let message = unsafe message {
+                if isWanted { unsafe handler(.message(RawMessage(message))) }
+                unsafe MessageReturn.giveBack(message)
+            } else if status == NATS_NO_RESPONDERS {
+                if isWanted { handler(.noResponders) }
+            } else {
+                return
+            }
+        }
     }
 }
 

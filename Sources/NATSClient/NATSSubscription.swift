@@ -5,51 +5,46 @@ package final class NATSSubscription: Sendable {
     package let subject: String
     let number: UInt
     private let queue: String?
-    private let limit: PendingLimit
     private weak let connection: NATSConnection?
 
     private struct State {
-        var isCancelled = false
+        /// Nil once cancelled.
+        var handler: LibrarySubscription.Handler?
         /// The library's object and the session that it belongs to.
-        var installed: (session: UInt, LibrarySubscription)?
+        var installed: (session: UInt, subscription: LibrarySubscription)?
     }
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
     init(
         subject: String,
         queue: String?,
-        limit: PendingLimit,
         connection: NATSConnection?,
-        handler: @escaping CallbackRegistry.MessageHandler
+        handler: @escaping LibrarySubscription.Handler
     ) {
         self.subject = subject
         self.queue = queue
-        self.limit = limit
         self.connection = connection
-        number = CallbackRegistry.addMessageHandler(handler)
+        number = CallbackRegistry.makeNumber()
+        state = Mutex(State(handler: handler))
     }
 
-    deinit { CallbackRegistry.removeMessageHandler(number) }
+    deinit { state.withLock { $0.installed?.subscription.end() } }
 
     /// Ends the subscription. The handler is not called afterwards, except for a call that is under way. Idempotent.
     package func cancel() {
-        let ended = state.withLock { state in
-            state.isCancelled = true
-            let ended = state.installed
-            state.installed = nil
-            return ended
-        }
-        withExtendedLifetime(ended) {}
-        CallbackRegistry.removeMessageHandler(number)
+        // Both are released outside the lock: what the handler has captured may end other subscriptions.
+        let (ended, handler) = state.withLock { state in (state.installed.take()?.subscription, state.handler.take()) }
+        ended?.end()
+        withExtendedLifetime(handler) {}
         connection?.removeSubscription(number)
     }
 
     /// Subscribes on a session, once; the object of an earlier session ends.
     func install(on session: NATSSession) throws(NATSError) {
         let failure = state.withLock { state -> NATSError? in
-            if state.isCancelled || state.installed?.session == session.number { return nil }
+            guard let handler = state.handler, state.installed?.session != session.number else { return nil }
             do throws(NATSError) {
-                let made = try session.subscribe(subject, queue: queue, handler: number, limit: limit)
+                let made = try session.subscribe(subject, queue: queue, handler: handler)
                 state.installed = (session.number, made)
                 return nil
             } catch {

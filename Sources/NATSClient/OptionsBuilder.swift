@@ -8,14 +8,12 @@ import Glibc
 final class OptionsBuilder {
     let handle: OpaquePointer
     private static let operation = "connection options"
-    /// Threads that deliver messages, shared by all subscriptions of the process: one mostly busy with answers to
-    /// requests, one with the rest.
-    private static let deliveryThreads: Int32 = 2
 
-    /// - Parameter session: the number under which the session's callbacks are found.
-    init(_ options: NATSConnectionOptions, session: UInt) throws(NATSError) {
+    /// - Parameters:
+    ///   - session: the number under which the session's callbacks are found.
+    ///   - socket: the same for those of its socket.
+    init(_ options: NATSConnectionOptions, session: UInt, socket: UInt) throws(NATSError) {
         try Self.checkCombination(options)
-        try Self.check(nats_SetMessageDeliveryPoolSize(Self.deliveryThreads), "message delivery threads")
         var created: OpaquePointer?
         try Self.check(unsafe natsOptions_Create(&created), "options")
         guard let created = unsafe created else { throw NATSError(.library, Self.operation, cause: "out of memory") }
@@ -25,6 +23,7 @@ final class OptionsBuilder {
         try setIdentity(options)
         if let tls = options.tls { try setTLS(tls) }
         unsafe try setCallbacks(cnats_context(session))
+        unsafe try setEventLoop(cnats_context(socket))
     }
 
     deinit { unsafe natsOptions_Destroy(handle) }
@@ -74,8 +73,8 @@ final class OptionsBuilder {
     private func setBehaviour(_ options: NATSConnectionOptions) throws(NATSError) {
         let wait = options.reconnectWait.wholeMilliseconds
         try Self.check(unsafe natsOptions_SetName(handle, options.name), "name")
-        // Without it every publish waits about 1 ms for a flusher thread.
-        try Self.check(unsafe natsOptions_SetSendAsap(handle, options.sendsAtOnce), "send asap")
+        // Without it every publish waits about 1 ms for a flusher thread; with it, until the loop has done what it is at.
+        try Self.check(unsafe natsOptions_SetSendAsap(handle, true), "send asap")
         try Self.check(unsafe natsOptions_SetAllowReconnect(handle, true), "reconnect")
         try Self.check(unsafe natsOptions_SetMaxReconnect(handle, -1), "reconnect for ever")
         try Self.check(unsafe natsOptions_SetReconnectWait(handle, wait), "reconnectWait")
@@ -91,12 +90,9 @@ final class OptionsBuilder {
             unsafe natsOptions_SetWriteDeadline(handle, options.writeDeadline.wholeMilliseconds),
             "writeDeadline"
         )
-        try Self.check(
-            unsafe natsOptions_SetPingInterval(handle, options.pingInterval.wholeMilliseconds),
-            "pingInterval"
-        )
-        try Self.check(unsafe natsOptions_SetMaxPingsOut(handle, 2), "pings out")
-        try Self.check(unsafe natsOptions_UseGlobalMessageDelivery(handle, true), "message delivery threads")
+        // Whether the server lives is asked by the connection (`watchServer`): the library, on a thread of its own, would
+        // take the encryption's state away from under the loop that reads with it.
+        try Self.check(unsafe natsOptions_SetPingInterval(handle, 0), "ping interval")
     }
 
     private func setIdentity(_ options: NATSConnectionOptions) throws(NATSError) {
@@ -136,6 +132,18 @@ final class OptionsBuilder {
         unsafe try Self.check(natsOptions_SetDisconnectedCB(handle, LibraryCallback.disconnected, context), "callbacks")
         unsafe try Self.check(natsOptions_SetClosedCB(handle, LibraryCallback.closed, context), "callbacks")
         unsafe try Self.check(natsOptions_SetErrorHandler(handle, LibraryCallback.error, context), "callbacks")
+    }
+
+    private func setEventLoop(_ context: UnsafeMutableRawPointer?) throws(NATSError) {
+        let status = unsafe natsOptions_SetEventLoop(
+            handle,
+            context,
+            LibraryCallback.attach,
+            LibraryCallback.read,
+            LibraryCallback.write,
+            LibraryCallback.detach
+        )
+        try Self.check(status, "event loop")
     }
 
     private static func check(_ status: natsStatus, _ what: String) throws(NATSError) {

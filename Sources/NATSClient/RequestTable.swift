@@ -15,6 +15,8 @@ final class RequestTable: Sendable {
     private struct Slot {
         /// 0 while the slot is free.
         var number: UInt64 = 0
+        /// Of the inbox that its answer comes to.
+        var inbox: UInt = 0
         var operation: StaticString = ""
         var subject = ""
         var completion: Completion?
@@ -28,18 +30,36 @@ final class RequestTable: Sendable {
         var serial: UInt64 = 0
         /// When the alarm will ring; nil while it is not set.
         var alarmTime: UInt64?
+        var doubt: Doubt?
     }
+
+    /// Somebody does not listen: one of these requests, of which all others will soon be answered.
+    private struct Doubt {
+        let inbox: UInt
+        let lastSerial: UInt64
+        /// It was heard again since, so later requests may be meant too.
+        var isRepeated = false
+    }
+
+    /// How long the others have to be answered, in nanoseconds. An answer of JetStream takes a few milliseconds; ended too
+    /// early, a request is one whose outcome is not known.
+    private static let doubtTime: UInt64 = 250_000_000
 
     private let limit: Int
     private let state = Mutex(State())
     private let alarm = Alarm(label: "nats.requests")
+    private let doubtAlarm = Alarm(label: "nats.doubt")
 
     init(limit: Int) {
         self.limit = limit
         alarm.onRing { [weak self] in self?.expire() }
+        doubtAlarm.onRing { [weak self] in self?.endDoubt() }
     }
 
-    deinit { alarm.cancel() }
+    deinit {
+        alarm.cancel()
+        doubtAlarm.cancel()
+    }
 
     var count: Int { state.withLock { $0.live } }
 
@@ -48,6 +68,7 @@ final class RequestTable: Sendable {
     func add(
         _ operation: StaticString,
         _ subject: String,
+        inbox: UInt,
         deadline: UInt64,
         completion: @escaping Completion
     ) throws(NATSError) -> UInt64 {
@@ -62,7 +83,13 @@ final class RequestTable: Sendable {
             }
             state.serial += 1
             let number = state.serial << Self.slotBits | UInt64(index)
-            state.slots[index] = Slot(number: number, operation: operation, subject: subject, completion: completion)
+            state.slots[index] = Slot(
+                number: number,
+                inbox: inbox,
+                operation: operation,
+                subject: subject,
+                completion: completion
+            )
             state.live += 1
             state.deadlines.add(DeadlineHeap.Entry(deadline: deadline, number: number))
             compact(&state)
@@ -81,6 +108,41 @@ final class RequestTable: Sendable {
     func complete(_ number: UInt64, _ message: RawMessage) {
         take(number)?.completion?(.success(message))
     }
+
+    // MARK: nobody listens
+
+    /// Ends the requests of an inbox: nobody listens.
+    /// - Parameter lastSerial: only those up to this one.
+    func refuse(of inbox: UInt, through lastSerial: UInt64 = .max) {
+        let refused = state.withLock { state -> [Slot] in
+            let refused = state.slots.filter {
+                $0.number != 0 && $0.inbox == inbox && $0.number >> Self.slotBits <= lastSerial
+            }
+            for slot in refused { release(slot.number, &state) }
+            return refused
+        }
+        for slot in refused { fail(slot, .noResponders, cause: "nobody takes this subject, or JetStream is off") }
+    }
+
+    /// Nobody listens where one of the requests of an inbox went, and it is not known which.
+    func doubt(of inbox: UInt) {
+        state.withLock { state in
+            if state.doubt != nil {
+                state.doubt?.isRepeated = true
+            } else {
+                state.doubt = Doubt(inbox: inbox, lastSerial: state.serial)
+                doubtAlarm.set(at: MonotonicClock.now + Self.doubtTime)
+            }
+        }
+    }
+
+    private func endDoubt() {
+        guard let doubt = state.withLock({ $0.doubt.take() }) else { return }
+        refuse(of: doubt.inbox, through: doubt.lastSerial)
+        if doubt.isRepeated { self.doubt(of: doubt.inbox) }
+    }
+
+    // MARK: the end
 
     /// Ends every request: what happened to them is unknown.
     func failAll(_ code: NATSError.Code, cause: String?) {

@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 
 /// The cgroup of one attempt: what it starts cannot leave it, and is killed as one.

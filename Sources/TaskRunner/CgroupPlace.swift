@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// Where in the cgroup v2 tree a worker may make cgroups of its own.

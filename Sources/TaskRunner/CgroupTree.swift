@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// The cgroups of one worker: a leaf for the worker itself, and beside it one for each attempt, from whose first

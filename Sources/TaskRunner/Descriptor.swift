@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// An open file descriptor with one owner, closed at the end of its life.

@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// An open directory whose entries are reached without ever following a symbolic link.

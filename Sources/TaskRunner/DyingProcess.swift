@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 import Synchronization
 
@@ -8,7 +9,7 @@ final class DyingProcess: Sendable {
     private let descriptor: Descriptor
     /// Its pidfd.
     var number: Int32 { descriptor.number }
-    private let watching = Mutex<(Reactor, Reactor.Token)?>(nil)
+    private let watching = Mutex<(EventLoop, EventLoop.Token)?>(nil)
 
     /// Kills exactly this process; nil when it is gone already.
     init?(killing entry: ProcessEntry) {
@@ -29,12 +30,12 @@ final class DyingProcess: Sendable {
         self.entry = entry
     }
 
-    /// Calls back once, on the reactor's thread, when the process is dead. False when it cannot be watched.
-    func watch(on reactor: Reactor, onDeath: @escaping @Sendable (ProcessEntry) -> Void) -> Bool {
-        let token = reactor.makeToken()
-        watching.withLock { $0 = (reactor, token) }
+    /// Calls back once, on the loop's thread, when the process is dead. False when it cannot be watched.
+    func watch(on loop: EventLoop, onDeath: @escaping @Sendable (ProcessEntry) -> Void) -> Bool {
+        let token = loop.makeToken()
+        watching.withLock { $0 = (loop, token) }
         do throws(Errno) {
-            try reactor.watch(descriptor.number, as: token) { [self] in
+            try loop.watch(descriptor.number, as: token) { [self] in
                 unwatch()
                 onDeath(entry)
             }
@@ -45,7 +46,7 @@ final class DyingProcess: Sendable {
     }
 
     func unwatch() {
-        guard let (reactor, token) = watching.withLock({ $0.take() }) else { return }
-        reactor.unwatch(token, descriptor: descriptor.number)
+        guard let (loop, token) = watching.withLock({ $0.take() }) else { return }
+        loop.unwatch(token, descriptor: descriptor.number)
     }
 }

@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// Ends what an earlier life of this worker has left running.

@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 
 /// The user that jobs run as, where that is not the worker's own.

@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 import Synchronization
 
@@ -5,8 +6,8 @@ import Synchronization
 final class OutputPipe: Sendable {
     let stream: TaskStream
     private let descriptor: Descriptor
-    private let token: Reactor.Token
-    private let reactor: Reactor
+    private let token: EventLoop.Token
+    private let loop: EventLoop
     private let onOutput: TaskRunner.OutputHandler
     private let logs: TaskSpec.LogFiles
     private let fileLimit: Int
@@ -22,22 +23,22 @@ final class OutputPipe: Sendable {
         _ stream: TaskStream,
         reading descriptor: consuming Descriptor,
         of spec: TaskSpec,
-        on reactor: Reactor,
+        on loop: EventLoop,
         onOutput: @escaping TaskRunner.OutputHandler
     ) {
         self.stream = stream
         self.descriptor = descriptor
-        self.reactor = reactor
+        self.loop = loop
         self.onOutput = onOutput
-        token = reactor.makeToken()
+        token = loop.makeToken()
         logs = spec.logs
         fileLimit = spec.fileLimit
         state = Mutex(State(capture: OutputCapture(limit: spec.captureLimit)))
     }
 
-    /// Begins to read. `onClose` is called once, on the reactor's thread, when nothing more will come.
+    /// Begins to read. `onClose` is called once, on the loop's thread, when nothing more will come.
     func begin(buffer: ReadBuffer, onClose: @escaping @Sendable () -> Void) throws(Errno) {
-        try reactor.watch(descriptor.number, as: token) { [self] in
+        try loop.watch(descriptor.number, as: token) { [self] in
             if readOnce(into: buffer) { return }
             if close() { onClose() }
         }
@@ -51,7 +52,7 @@ final class OutputPipe: Sendable {
             state.log = nil
             return state.isOpen
         }
-        if wasOpen { reactor.unwatch(token, descriptor: descriptor.number) }
+        if wasOpen { loop.unwatch(token, descriptor: descriptor.number) }
         return wasOpen
     }
 
@@ -128,7 +129,7 @@ final class OutputPipe: Sendable {
     }
 }
 
-/// The one buffer into which all pipes of a reactor are read, one after the other.
+/// The one buffer into which all pipes of a loop are read, one after the other.
 final class ReadBuffer: Sendable {
     let bytes = Mutex([UInt8](repeating: 0, count: 65536))
 }

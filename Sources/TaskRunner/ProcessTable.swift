@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// A process as `/proc` shows it.

@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 import Synchronization
 
@@ -16,7 +17,7 @@ package final class RunningTask: Sendable {
     private let runner: TaskRunner
     private let onEnd: TaskRunner.EndHandler
     private let leader: Descriptor
-    private let token: Reactor.Token
+    private let token: EventLoop.Token
     private let pipes: [OutputPipe]
     private let watchdog: Watchdog?
     private let state = Mutex(State())
@@ -26,7 +27,7 @@ package final class RunningTask: Sendable {
         var hasLeader = true
         var exit: TaskEnd.Exit?
         var usage = TaskEnd.Usage()
-        var deadline: Reactor.Token?
+        var deadline: EventLoop.Token?
         /// Strays that were killed and are not yet dead.
         var dying: [Int32: DyingProcess] = [:]
         /// Every stray that was killed so far. One that dies by itself at the same moment counts too.
@@ -54,9 +55,9 @@ package final class RunningTask: Sendable {
         self.onEnd = onEnd
         self.watchdog = watchdog
         watchdog?.guards(pid)
-        token = runner.reactor.makeToken()
-        let stdout = OutputPipe(.stdout, reading: child.stdout, of: spec, on: runner.reactor, onOutput: onOutput)
-        let stderr = OutputPipe(.stderr, reading: child.stderr, of: spec, on: runner.reactor, onOutput: onOutput)
+        token = runner.loop.makeToken()
+        let stdout = OutputPipe(.stdout, reading: child.stdout, of: spec, on: runner.loop, onOutput: onOutput)
+        let stderr = OutputPipe(.stderr, reading: child.stderr, of: spec, on: runner.loop, onOutput: onOutput)
         leader = child.process
         pipes = [stdout, stderr]
     }
@@ -68,7 +69,7 @@ package final class RunningTask: Sendable {
     /// task ends as unkillable.
     package func kill() {
         signalGroup(SIGKILL)
-        runner.reactor.post { [self] in killEverything() }
+        runner.loop.post { [self] in killEverything() }
     }
 
     /// Gives a task with a watchdog another deadline.
@@ -91,9 +92,9 @@ package final class RunningTask: Sendable {
     func begin(buffer: ReadBuffer) throws(TaskRunnerError) {
         do throws(Errno) {
             for pipe in pipes { try pipe.begin(buffer: buffer) { [self] in endIfComplete() } }
-            try runner.reactor.watch(leader.number, as: token) { [self] in leaderEnded() }
+            try runner.loop.watch(leader.number, as: token) { [self] in leaderEnded() }
             // Nobody would keep the deadline any more.
-            try watchdog?.watch(on: runner.reactor) { [self] in kill() }
+            try watchdog?.watch(on: runner.loop) { [self] in kill() }
         } catch {
             state.withLock { state in
                 state.isEnded = true
@@ -125,7 +126,7 @@ package final class RunningTask: Sendable {
             return true
         }
         guard reaped else { return }
-        runner.reactor.unwatch(token, descriptor: leader.number)
+        runner.loop.unwatch(token, descriptor: leader.number)
         // Known until now only because it could not be killed.
         if state.withLock({ $0.isEnded }) { return runner.forget(leader: process.pid) }
         sweep()
@@ -144,7 +145,7 @@ package final class RunningTask: Sendable {
         } catch {
             // The processes cannot be listed now (no descriptor is free). The deadline bounds the attempts.
             startDeadline()
-            runner.reactor.schedule(after: .milliseconds(100)) { [self] in sweep() }
+            runner.loop.schedule(after: .milliseconds(100)) { [self] in sweep() }
             return
         }
         guard isPopulated || !strays.isEmpty else { return finishSweep(survivors: []) }
@@ -154,16 +155,16 @@ package final class RunningTask: Sendable {
             state.killed.formUnion(strays.map(\.pid))
             for process in dying { state.dying[process.entry.pid] = process }
         }
-        for process in dying where !process.watch(on: runner.reactor, onDeath: { [self] in strayDied($0) }) {
+        for process in dying where !process.watch(on: runner.loop, onDeath: { [self] in strayDied($0) }) {
             strayDied(process.entry)
         }
         guard dying.isEmpty else { return }
         // All of them were gone before they could be killed: look again, after the other events. In a cgroup the last
         // one may be on its way out.
         if isPopulated {
-            runner.reactor.schedule(after: .milliseconds(1)) { [self] in sweep() }
+            runner.loop.schedule(after: .milliseconds(1)) { [self] in sweep() }
         } else {
-            runner.reactor.post { [self] in sweep() }
+            runner.loop.post { [self] in sweep() }
         }
     }
 
@@ -184,7 +185,7 @@ package final class RunningTask: Sendable {
         let isLast = state.withLock { state in
             state.dying.removeValue(forKey: entry.pid) != nil && state.dying.isEmpty
         }
-        if isLast { runner.reactor.post { [self] in sweep() } }
+        if isLast { runner.loop.post { [self] in sweep() } }
     }
 
     private func killEverything() {
@@ -204,7 +205,7 @@ package final class RunningTask: Sendable {
     /// One time limit for all of the killing, from the first signal on.
     private func startDeadline() {
         guard state.withLock({ $0.deadline == nil && !$0.isSwept }) else { return }
-        let token = runner.reactor.schedule(after: runner.limits.kill) { [self] in killTimeIsUp() }
+        let token = runner.loop.schedule(after: runner.limits.kill) { [self] in killTimeIsUp() }
         state.withLock { $0.deadline = token }
     }
 
@@ -228,9 +229,9 @@ package final class RunningTask: Sendable {
             return (!state.isSwept, state.deadline)
         }
         guard isFirst else { return }
-        if let deadline { runner.reactor.cancel(deadline) }
+        if let deadline { runner.loop.cancel(deadline) }
         if pipes.contains(where: \.isOpen) {
-            let token = runner.reactor.schedule(after: runner.limits.drain) { [self] in drainTimeIsUp() }
+            let token = runner.loop.schedule(after: runner.limits.drain) { [self] in drainTimeIsUp() }
             state.withLock { $0.deadline = token }
         }
         endIfComplete()
@@ -244,7 +245,7 @@ package final class RunningTask: Sendable {
 
     private func endIfComplete() {
         guard !pipes.contains(where: \.isOpen) else { return }
-        let (end, deadline) = state.withLock { state -> (TaskEnd?, Reactor.Token?) in
+        let (end, deadline) = state.withLock { state -> (TaskEnd?, EventLoop.Token?) in
             guard state.isSwept, !state.isEnded, let exit = state.exit else { return (nil, nil) }
             state.isEnded = true
             let end = TaskEnd(
@@ -260,7 +261,7 @@ package final class RunningTask: Sendable {
             return (end, state.deadline)
         }
         guard let end else { return }
-        if let deadline { runner.reactor.cancel(deadline) }
+        if let deadline { runner.loop.cancel(deadline) }
         cgroup?.remove()
         // An unkillable leader stays known until it is dead and reaped.
         if !hasLeader { runner.forget(leader: process.pid) }

@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// A process that was just started, with the descriptors it is watched by.

@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 
 /// A small file of a worker's own that outlives it. Blocks on the file system.

@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 import Synchronization
 
@@ -7,9 +8,9 @@ import Synchronization
 /// It owns all children of its process: whatever else falls to it was left by a task. So there is one in a process,
 /// and the process starts no other children.
 package final class TaskRunner: Sendable {
-    /// Gets every piece of output with its place in the stream, on the reactor's thread; must not block.
+    /// Gets every piece of output with its place in the stream, on the loop's thread; must not block.
     package typealias OutputHandler = @Sendable (TaskStream, ArraySlice<UInt8>, UInt64) -> Void
-    /// Called once for each started task, on the reactor's thread, after nothing of it is left; must not block.
+    /// Called once for each started task, on the loop's thread, after nothing of it is left; must not block.
     package typealias EndHandler = @Sendable (TaskEnd) -> Void
 
     package struct Limits: Sendable {
@@ -45,7 +46,7 @@ package final class TaskRunner: Sendable {
     /// The variable by which the processes of one attempt are known.
     package static let attemptVariable = "TASK_ATTEMPT_ID"
 
-    let reactor: Reactor
+    let loop: EventLoop
     let limits: Limits
     private let workerMarker: String
     private let confinement: Confinement
@@ -66,7 +67,7 @@ package final class TaskRunner: Sendable {
     ///
     /// Throws `system` when the kernel will not give orphaned processes to this one.
     package init(
-        reactor: Reactor,
+        loop: EventLoop,
         workerMarker: String,
         confinement: Confinement = Confinement(),
         limits: Limits = Limits()
@@ -74,7 +75,7 @@ package final class TaskRunner: Sendable {
         guard cprocess_become_subreaper() == 0 else {
             throw TaskRunnerError(.system, "cannot become the reaper of orphaned processes", cause: .current)
         }
-        self.reactor = reactor
+        self.loop = loop
         self.workerMarker = workerMarker
         self.confinement = confinement
         self.limits = limits
@@ -216,7 +217,7 @@ package final class TaskRunner: Sendable {
     /// Nothing is left that it would have to end.
     func dismiss(_ watchdog: Watchdog?) {
         guard let watchdog else { return }
-        watchdog.end(on: reactor)
+        watchdog.end(on: loop)
         known.withLock { _ = $0.watchdogs.remove(watchdog.pid) }
     }
 

@@ -1,3 +1,5 @@
+import EventLoop
+
 /// Why the worker's side of the machine (processes, directories, files, locks) refused something.
 package struct TaskRunnerError: Error, Equatable, Sendable, CustomStringConvertible {
     package enum Code: Equatable, Sendable {

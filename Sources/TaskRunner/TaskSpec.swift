@@ -1,3 +1,5 @@
+import EventLoop
+
 /// One of the two outputs of a task.
 package enum TaskStream: String, Sendable, CaseIterable {
     case stdout

@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 import Synchronization
 
@@ -34,7 +35,7 @@ final class Watchdog: Sendable {
         var order: WatchdogOrder
         /// 0 until the task's process is there.
         var leader: Int32 = 0
-        var token: Reactor.Token?
+        var token: EventLoop.Token?
         var isEnded = false
     }
 
@@ -79,24 +80,24 @@ final class Watchdog: Sendable {
         )
     }
 
-    /// Calls back, on the reactor's thread, when the watchdog has died before it was ended.
-    func watch(on reactor: Reactor, onDeath: @escaping @Sendable () -> Void) throws(Errno) {
-        let token = reactor.makeToken()
+    /// Calls back, on the loop's thread, when the watchdog has died before it was ended.
+    func watch(on loop: EventLoop, onDeath: @escaping @Sendable () -> Void) throws(Errno) {
+        let token = loop.makeToken()
         state.withLock { $0.token = token }
-        try reactor.watch(process.number, as: token) { [self] in
-            reactor.unwatch(token, descriptor: process.number)
+        try loop.watch(process.number, as: token) { [self] in
+            loop.unwatch(token, descriptor: process.number)
             if !state.withLock({ $0.isEnded }) { onDeath() }
         }
     }
 
     /// Nothing of the task is left. Idempotent.
-    func end(on reactor: Reactor) {
+    func end(on loop: EventLoop) {
         let (wasEnded, token) = state.withLock { state in
             defer { state.isEnded = true }
             return (state.isEnded, state.token.take())
         }
         guard !wasEnded else { return }
-        if let token { reactor.unwatch(token, descriptor: process.number) }
+        if let token { loop.unwatch(token, descriptor: process.number) }
         cprocess_watchdog_end(process.number)
     }
 }

@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 
 /// The right to be the only worker of a card on this machine, held for the life of the process.

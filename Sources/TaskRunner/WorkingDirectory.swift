@@ -1,4 +1,5 @@
 import CProcess
+import EventLoop
 import Glibc
 
 /// An open directory for a task to start in.

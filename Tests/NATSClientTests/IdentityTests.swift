@@ -19,6 +19,19 @@ struct IdentityTests {
         }
     }
 
+    /// The lengths of messages that this connection has sent to itself.
+    private func echo(_ connection: NATSConnection, _ lengths: [Int]) async throws -> [Int] {
+        let received = Collector<Int>()
+        let subscription = try connection.subscribe("echo") { received.add($0.payload.count) }
+        try connection.start()
+        try await connection.waitUntilConnected(deadline: .seconds(30))
+        for length in lengths { try connection.publish([UInt8](repeating: 7, count: length), to: "echo") }
+        #expect(await received.wait(count: lengths.count))
+        subscription.cancel()
+        await connection.close()
+        return received.values
+    }
+
     private func file(_ name: String, _ text: String, _ server: TestServer) throws -> String {
         let path = server.directory + "/" + name
         try TestServer.write(text + "\n", to: path)
@@ -42,6 +55,8 @@ struct IdentityTests {
         tls.certificateFile = certificate
         tls.keyFile = key
         #expect(await use(try server.makeConnection { $0.tls = tls }) == nil)
+        let lengths = [1, 20_000, 900_000]
+        #expect(try await echo(try server.makeConnection { $0.tls = tls }, lengths) == lengths)
         var unverified = tls
         unverified.caFile = nil
         unverified.verify = false

@@ -1,4 +1,3 @@
-import Dispatch
 import Testing
 import WireJSON
 
@@ -96,22 +95,51 @@ struct PartsTests {
         let record: RequestTable.Completion = { if case .failure(let error) = $0 { ended.add(error.code) } }
         let soon = MonotonicClock.now + 20_000_000
         let later = MonotonicClock.now + 3_600_000_000_000
-        let first = try table.add("test", "late", deadline: later, completion: record)
-        _ = try table.add("test", "soon", deadline: soon, completion: record)
-        let third = try table.add("test", "taken back", deadline: soon, completion: record)
-        let full = #expect(throws: NATSError.self) { try table.add("test", "full", deadline: soon, completion: record) }
+        let first = try table.add("test", "late", inbox: 1, deadline: later, completion: record)
+        _ = try table.add("test", "soon", inbox: 1, deadline: soon, completion: record)
+        let third = try table.add("test", "taken back", inbox: 1, deadline: soon, completion: record)
+        let full = #expect(throws: NATSError.self) {
+            try table.add("test", "full", inbox: 1, deadline: soon, completion: record)
+        }
         #expect(full?.code == .tooManyRequests)
         #expect(table.withdraw(third))
         #expect(!table.withdraw(third))
         #expect(await ended.wait(count: 1))
         #expect(ended.values == [.timeout])
         // The slot is used again; the number of its former user means nothing any more.
-        let fourth = try table.add("test", "again", deadline: later, completion: record)
+        let fourth = try table.add("test", "again", inbox: 1, deadline: later, completion: record)
         #expect(fourth != third)
         #expect(!table.withdraw(third))
         table.failAll(.disconnected, cause: nil)
         #expect(ended.values == [.timeout, .disconnected, .disconnected])
         #expect(!table.withdraw(first))
+        #expect(table.count == 0)
+    }
+
+    @Test(.timeLimit(.minutes(1))) func whoIsNotHeardIsDoubtedWithItsInboxAlone() async throws {
+        let table = RequestTable(limit: 10)
+        let ended = Collector<String>()
+        let later = MonotonicClock.now + 3_600_000_000_000
+        func add(_ name: String, inbox: UInt) throws -> UInt64 {
+            try table.add("test", name, inbox: inbox, deadline: later) { answer in
+                if case .failure(let error) = answer { ended.add("\(name) \(error.code)") }
+            }
+        }
+        _ = try add("own", inbox: 1)
+        let answered = try add("answered", inbox: 1)
+        _ = try add("other", inbox: 2)
+        table.doubt(of: 1)
+        // Asked later, so it is not meant.
+        _ = try add("later", inbox: 1)
+        #expect(table.withdraw(answered))
+        #expect(await ended.wait(count: 1))
+        #expect(ended.values == ["own no responders"])
+        table.refuse(of: 2)
+        #expect(ended.values == ["own no responders", "other no responders"])
+        table.doubt(of: 1)
+        table.doubt(of: 1)
+        #expect(await ended.wait(count: 3))
+        #expect(ended.values.last == "later no responders")
         #expect(table.count == 0)
     }
 
@@ -159,24 +187,6 @@ struct ServerAnswerTests {
         let software = try await connection.serverSoftware(deadline: .seconds(60))
         #expect(software.name == "test-\(server.port)")
         #expect(software.isAtLeast(2, 9))
-        await connection.close()
-    }
-
-    @Test func droppedMessagesAreReported() async throws {
-        let server = try TestServer()
-        let connection = try await server.connect()
-        let errors = Collector<NATSError>()
-        _ = connection.addObserver { if case .asyncError(let error) = $0 { errors.add(error) } }
-        let limit = PendingLimit(messages: 1, bytes: -1)
-        // Slow until the drop has been reported.
-        let gate = DispatchSemaphore(value: 0)
-        let subscription = try connection.subscribe("flood", pendingLimit: limit) { _ in gate.wait() }
-        for _ in 0..<100 { try connection.publish([1], to: "flood") }
-        #expect(await errors.wait(count: 1))
-        #expect(errors.values.first?.code == .slowConsumer)
-        #expect(errors.values.first?.subject == "flood")
-        subscription.cancel()
-        for _ in 0..<100 { gate.signal() }
         await connection.close()
     }
 

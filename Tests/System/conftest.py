@@ -1,6 +1,7 @@
 """Fixtures: a pool for a whole file of tests, and one of its own for a test that breaks things."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import netspace  # noqa: E402  (found by the line above)
 from harness import Pipe, Pool  # noqa: E402
 from rig import Rig  # noqa: E402
 from smalldisk import SmallDisk  # noqa: E402
+
+# A shell starts what it runs in the background with Ctrl-C ignored, which programs inherit, those under test too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 import Synchronization
 import Testing
@@ -26,7 +27,7 @@ final class TemporaryDirectory: Sendable {
 /// A task runner with a directory. It owns all children of its process, so it lives in exit tests only.
 final class Lab: Sendable {
     let directory: TemporaryDirectory
-    let reactor: Reactor
+    let loop: EventLoop
     let runner: TaskRunner
     let place: WorkingDirectory
     private let lastAttempt = Mutex(0)
@@ -36,9 +37,9 @@ final class Lab: Sendable {
         limits: TaskRunner.Limits = TaskRunner.Limits()
     ) throws {
         directory = try TemporaryDirectory()
-        reactor = try Reactor()
+        loop = try EventLoop()
         runner = try TaskRunner(
-            reactor: reactor,
+            loop: loop,
             workerMarker: directory.path,
             confinement: confinement,
             limits: limits
@@ -46,7 +47,7 @@ final class Lab: Sendable {
         place = try WorkingDirectory(anywhere: directory.path)
     }
 
-    deinit { reactor.stop() }
+    deinit { loop.stop() }
 
     func spec(_ arguments: [String], environment: [(name: String, value: String)] = []) -> TaskSpec {
         let number = lastAttempt.withLock { last in

@@ -151,23 +151,6 @@ int cprocess_is_empty(int directory);
 /// O_PATH, which needs _GNU_SOURCE: a descriptor that names a place and cannot read it.
 enum { CPROCESS_O_PATH = 010000000 };
 
-/// An epoll instance, close-on-exec, or -1 (errno).
-int cprocess_poll_open(void);
-/// Watches a descriptor for input and hang-up (level-triggered); 0, or -1 (errno).
-int cprocess_poll_add(int poll, int fd, uint64_t token);
-/// Ends a watch; 0, or -1 (errno).
-int cprocess_poll_remove(int poll, int fd);
-/// Waits for any watched descriptor and writes the tokens of those that are ready; returns how many there are
-/// (0 when the time is up or a signal came), or -1 (errno). A negative timeout waits for ever.
-int cprocess_poll_wait(int poll, uint64_t *tokens, int capacity, int timeout_ms);
-
-/// An eventfd, non-blocking, close-on-exec, or -1 (errno).
-int cprocess_wake_open(void);
-/// Makes the eventfd readable. Cannot fail but for a full counter, and then it is readable already.
-void cprocess_wake_signal(int fd);
-/// Makes it unreadable again.
-void cprocess_wake_clear(int fd);
-
 /// Whether systemd has marked a cgroup's directory as left to the unit in it (Delegate=): 1 or 0.
 int cprocess_is_delegated(const char *directory);
 

@@ -32,7 +32,7 @@ struct FileSubmission {
     func run() async throws {
         let lines = try LineReader(path)
         let checked = try check()
-        let client = try await pool.connect(isBulk: true)
+        let client = try await pool.connect()
         try await client.requirePool()
         var source = IdentifierSource()
         var counts = Counts()

@@ -40,7 +40,7 @@ extension JetStream {
         let api = "\(prefix).DIRECT.GET.\(stream).\(subject)"
         let answer: NATSMessage
         do {
-            answer = try await connection.request([], to: api, deadline: deadline)
+            answer = try await connection.ask([], to: api, deadline: deadline)
         } catch {
             throw .unknown(error)
         }

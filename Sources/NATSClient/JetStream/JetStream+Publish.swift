@@ -44,7 +44,7 @@ extension JetStream {
         } catch {
             return completion(.refused(JetStreamAPIError(notSent: error)))
         }
-        connection.request(payload, to: subject, block, "publish", deadline: deadline) { answer in
+        connection.ask(payload, to: subject, block, "publish", deadline: deadline) { answer in
             switch answer {
             case .success(let message): completion(PubAckScanner.outcome(of: message, subject: subject))
             case .failure(let error) where error.isLocalRefusal:

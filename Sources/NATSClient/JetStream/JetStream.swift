@@ -24,7 +24,7 @@ package struct JetStream: Sendable {
         let subject = prefix + "." + verb
         let answer: NATSMessage
         do {
-            answer = try await connection.request(body?.encoded() ?? [], to: subject, deadline: deadline)
+            answer = try await connection.ask(body?.encoded() ?? [], to: subject, deadline: deadline)
         } catch {
             throw .unknown(error)
         }

@@ -91,7 +91,7 @@ package struct JetStreamMessage: Sendable {
 
     /// Acks and waits until the server says that it has taken it.
     package func ackSync(deadline: Duration) async throws(NATSError) {
-        _ = try await connection.request(Acknowledgement.ack.bytes, to: ackSubject, deadline: deadline)
+        _ = try await connection.ask(Acknowledgement.ack.bytes, to: ackSubject, deadline: deadline)
     }
 }
 

@@ -223,8 +223,8 @@ package final class OrderedConsumer: Sendable {
         let subject = "\(inbox).\(generation)"
         do throws(NATSError) {
             // Bounded by the server's flow control.
-            let subscription = try jetStream.connection.subscribeRaw(subject, pendingLimit: .unlimited) { [weak self] in
-                self?.received($0, generation: generation)
+            let subscription = try jetStream.connection.subscribeRaw(subject) { [weak self] arrival in
+                if case .message(let message) = arrival { self?.received(message, generation: generation) }
             }
             let (old, isClosed) = state.withLock { state in
                 let old = state.subscription

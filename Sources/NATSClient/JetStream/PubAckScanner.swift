@@ -11,9 +11,7 @@ enum PubAckScanner {
         var scan = unsafe Scan(payload)
         if let ack = scan.ack() { return .stored(ack) }
         if unsafe payload.isEmpty {
-            let code: NATSError.Code = message.status == 503 ? .noResponders : .protocol
-            let cause = code == .noResponders ? "no stream takes this subject, or JetStream is off" : "empty answer"
-            return .unknown(NATSError(code, "publish", subject: subject, cause: cause))
+            return .unknown(NATSError(.protocol, "publish", subject: subject, cause: "empty answer"))
         }
         return outcome(ofText: unsafe Array(payload), subject: subject)
     }

@@ -77,8 +77,12 @@ package final class PullConsumer: Sendable {
             )
         )
         alarm.onRing { [weak self] in self?.rang() }
-        let subscription = try jetStream.connection.subscribeRaw(inbox + ".*", pendingLimit: .unlimited) {
-            [weak self] in self?.received($0)
+        let subscription = try jetStream.connection.subscribeRaw(inbox + ".*") { [weak self] arrival in
+            switch arrival {
+            case .message(let message): self?.received(message)
+            // Whichever request it was: they all go to the same place.
+            case .noResponders: self?.handle(.ended(request: 0, status: 503, description: "", undelivered: nil))
+            }
         }
         let observer = jetStream.connection.addObserver { [weak self] event in
             switch event {
