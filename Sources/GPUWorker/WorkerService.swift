@@ -29,7 +29,7 @@ struct WorkerService: Sendable {
         var trust: SubmitterTrust?
         if let path = settings.settings[Keys.trustedSubmitters] { trust = try SubmitterTrust(path: path) }
         let context = try makeContext(device, jobs, trust)
-        let mailbox = Mailbox<WorkerEvent>(loop: context.connection.loop)
+        let mailbox = Mailbox<WorkerEvent>(isOnLoop: true)
         for remark in jobs.remarks { logger.notice("\(remark)") }
         let caches = CacheDesk(context: context)
         do throws(TaskRunnerError) {

@@ -19,7 +19,7 @@ struct WorkerShell: Sendable {
 
     /// Works until it was told to stop and nothing is left to do.
     func run(_ core: WorkerCore, recovered: [RecoveredAttempt]) async {
-        let timer = DeadlineTimer(label: "gpu-worker.timer") { [mailbox] in mailbox.send(.timerFired) }
+        let timer = DeadlineTimer(on: context.connection.loop) { [mailbox] in mailbox.send(.timerFired) }
         let observer = context.connection.addObserver { [mailbox] event in
             if case .reconnected = event { mailbox.send(.reconnected) }
         }

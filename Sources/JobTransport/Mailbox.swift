@@ -1,12 +1,11 @@
 import Dispatch
-import EventLoop
 import Synchronization
 
 /// The events on their way into a core: many senders, one receiver that takes all there are at once.
 ///
 /// Bounded: a sender waits while the mailbox is full. Senders are event loops, timers and child tasks that report one
 /// outcome each; the receiver never waits for any of them, so it always empties the mailbox. A receiver that runs on an event
-/// loop empties it before that loop hears more, so what is sent there need not wait (nor could it).
+/// loop empties it before that loop hears more, so what is sent to it need not wait.
 package final class Mailbox<Event: Sendable>: Sendable {
     private struct State {
         var events: [Event] = []
@@ -20,19 +19,19 @@ package final class Mailbox<Event: Sendable>: Sendable {
     private let state = Mutex(State())
     private let room = DispatchSemaphore(value: 0)
     private let capacity: Int
-    private let loop: EventLoop?
+    private let isOnLoop: Bool
 
     /// - Parameters:
     ///   - capacity: events that may wait; at least 1.
-    ///   - loop: where the receiver runs, if on one.
-    package init(capacity: Int = 8192, loop: EventLoop? = nil) {
+    ///   - isOnLoop: whether the receiver runs on the event loop whose handlers send to it.
+    package init(capacity: Int = 8192, isOnLoop: Bool = false) {
         self.capacity = max(1, capacity)
-        self.loop = loop
+        self.isOnLoop = isOnLoop
     }
 
     /// Hands an event over; waits while the mailbox is full. Only for threads outside the cooperative pool.
     package func send(_ event: Event) {
-        while loop?.isCurrent != true {
+        while !isOnLoop {
             let accepted = state.withLock { state in
                 guard state.events.count >= capacity, !state.isClosed else { return true }
                 state.waitingSenders += 1

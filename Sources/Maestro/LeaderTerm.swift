@@ -21,7 +21,7 @@ struct LeaderTerm: Sendable {
     init(context: MaestroContext, trust: LeaseTrust) {
         self.context = context
         self.trust = trust
-        mailbox = Mailbox(loop: context.connection.loop)
+        mailbox = Mailbox(isOnLoop: true)
         requests = RequestDesk(context: context, mailbox: mailbox)
         submissions = SubmissionDesk(context: context, mailbox: mailbox)
     }
@@ -47,7 +47,7 @@ struct LeaderTerm: Sendable {
         } catch {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
-        let timer = DeadlineTimer(label: "maestro.scheduler") { [mailbox] in mailbox.send(.timerFired) }
+        let timer = DeadlineTimer(on: context.connection.loop) { [mailbox] in mailbox.send(.timerFired) }
         await withTaskCancellationHandler {
             await withTaskExecutorPreference(context.connection.loop) {
                 await withDiscardingTaskGroup { group in

@@ -74,14 +74,15 @@ struct Leadership: Sendable {
     /// Returns when told to stop.
     /// - Throws: what ended a term of office and will end the next one too.
     func run() async throws(FatalError) {
-        let timer = DeadlineTimer(label: "maestro.lease") { [mailbox] in mailbox.send(.core(.timerFired)) }
+        let timer = DeadlineTimer(on: jetStream.connection.loop) { [mailbox] in mailbox.sendOutcome(.core(.timerFired))
+        }
         var options = OrderedConsumer.Options()
         options.filterSubject = names.leader
         let watch: OrderedConsumer
         do throws(NATSError) {
             watch = try OrderedConsumer(jetStream, stream: names.controlStream, options: options) {
                 [mailbox, logger] event in
-                if let observed = Self.observation(event, logger) { mailbox.send(.core(observed)) }
+                if let observed = Self.observation(event, logger) { mailbox.sendOutcome(.core(observed)) }
             }
         } catch {
             throw FatalError(.internalDefect, "the leader's lease cannot be followed: \(error)")

@@ -88,8 +88,8 @@ struct JobFollow {
         let mailbox = mailbox
         let subject = jobs.count == 1 ? client.names.state(jobs[0]) : client.names.statePrefix + ".*"
         let records = try consumer(client.names.jobsStream, subject, .new, wanted: Set(jobs.map(client.names.state)))
-        let timer = DeadlineTimer(label: "maestroctl.deadline") { mailbox.sendOutcome(.deadline) }
-        let pause = DeadlineTimer(label: "maestroctl.pause") { mailbox.sendOutcome(.lookAgain) }
+        let timer = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(.deadline) }
+        let pause = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(.lookAgain) }
         timer.arm(after: deadline)
         defer {
             records.close()

@@ -49,7 +49,7 @@ enum Replay {
             case .failed(let error): mailbox.send(.failed(error))
             }
         }
-        let timer = DeadlineTimer(label: "maestroctl.silence") { mailbox.sendOutcome(.deadline) }
+        let timer = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(.deadline) }
         defer {
             // Closed first, so that a sender that waits for room goes on.
             mailbox.close()

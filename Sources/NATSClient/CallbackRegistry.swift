@@ -35,19 +35,6 @@ enum CallbackRegistry {
 
 /// The functions that the C library calls. Global, so that they capture nothing.
 enum LibraryCallback {
-    static let connected: natsConnectionHandler = { _, context in
-        CallbackRegistry.session(unsafe cnats_number(context))?.happened(.connected)
-    }
-
-    static let reconnected: natsConnectionHandler = { _, context in
-        CallbackRegistry.session(unsafe cnats_number(context))?.happened(.reconnected)
-    }
-
-    static let disconnected: natsConnectionHandler = { connection, context in
-        let detail = unsafe NATSSession.lastError(of: connection)
-        CallbackRegistry.session(unsafe cnats_number(context))?.happened(.disconnected(detail))
-    }
-
     static let closed: natsConnectionHandler = { connection, context in
         let detail = unsafe NATSSession.lastError(of: connection)
         CallbackRegistry.session(unsafe cnats_number(context))?.happened(.closed(detail))
@@ -66,11 +53,12 @@ enum LibraryCallback {
 
     // MARK: the socket
 
-    /// Called for the first connection and for each later one, with the connection's lock held like the next two.
+    /// Called once it is connected, with the connection's lock held like the next two.
     static let attach: natsEvLoop_Attach = { userData, loop, _, descriptor in
         unsafe userData?.pointee = unsafe loop
         guard let socket = CallbackRegistry.socket(unsafe cnats_number(loop)) else { return NATS_ILLEGAL_STATE }
-        return socket.attach(descriptor) ? NATS_OK : NATS_NO_MEMORY
+        socket.attach(descriptor)
+        return NATS_OK
     }
 
     static let read: natsEvLoop_ReadAddRemove = { userData, isWanted in

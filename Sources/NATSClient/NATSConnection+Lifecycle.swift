@@ -6,13 +6,17 @@ import Synchronization
 struct ConnectionLink {
     enum Phase { case idle, running, closed }
 
+    init(servers: ServerList) { self.servers = servers }
+
     var phase = Phase.idle
     var session: NATSSession?
     var isConnected = false
     var epoch: UInt64 = 0
     var server = ServerInfo(serverID: "", url: "", maxPayload: 0)
-    /// Rounds of `open` in a row that ended without a connection.
-    var failedOpens = 0
+    var servers: ServerList
+    var connectedAt = ContinuousClock.now
+    /// Connections in a row that a server refused, or ended at once.
+    var refusals = 0
     var lastError: NATSError?
     var subscriptions: [UInt: WeakSubscription] = [:]
     var observers: [(number: UInt, call: @Sendable (ConnectionEvent) -> Void)] = []
@@ -34,13 +38,15 @@ struct WeakSubscription: Sendable {
 
 /// Opening, reopening and closing. Everything here runs on the lifecycle queue, one step after the other.
 extension NATSConnection {
-    /// Makes the library's connection object. The library reconnects it by itself; it comes back here only when it
-    /// gives the object up (credentials refused twice, an error it does not know): then a new one is made, because
-    /// a server's configuration can be repaired while a worker waits.
+    /// Makes a connection, or tries again later, for ever: a server's configuration, too, can be repaired while a worker
+    /// waits.
     func open() {
-        guard link.withLock({ $0.phase == .running && $0.session == nil }) else { return }
+        guard let urls = link.withLock({ $0.phase == .running && $0.session == nil ? $0.servers.inOrder() : nil })
+        else {
+            return
+        }
         do {
-            let (session, isConnected) = try NATSSession.open(options, loop: loop, cleanup: cleanup) {
+            let session = try NATSSession.open(options, urls: urls, loop: loop, cleanup: cleanup) {
                 [weak self] session, event in
                 self?.lifecycle.async { [weak self] in self?.happened(event, on: session) }
             }
@@ -50,12 +56,19 @@ extension NATSConnection {
                 return link.subscriptions.values.compactMap(\.subscription)
             }
             for subscription in subscriptions { install(subscription, on: session) }
+            becameConnected(session)
             // A callback from before the session could be found was missed.
-            if isConnected || session.isConnected { becameConnected(session) }
             if session.isClosed { sessionEnded(session, nil) }
         } catch {
-            report(.asyncError(error))
-            link.withLock { $0.lastError = error }
+            let isRefusal = error.code != .notConnected
+            link.withLock { link in
+                if isRefusal {
+                    link.refusals += 1
+                    link.lastError = error
+                }
+            }
+            // That there is no server is no event: it is so until there is one.
+            if isRefusal { report(.asyncError(error)) }
             openLater()
         }
     }
@@ -68,20 +81,24 @@ extension NATSConnection {
         }
     }
 
-    private func openLater() {
-        let failures = link.withLock { link in
-            link.failedOpens += 1
-            return link.failedOpens
+    /// After a lost connection at once if there is another server, else after the wait of the options; slower when servers
+    /// refuse.
+    private func openLater(isLost: Bool = false) {
+        let (refusals, isAlone) = link.withLock { ($0.refusals, $0.servers.count == 1) }
+        var wait = options.reconnectWait
+        if refusals > 0 {
+            wait = min(wait * (1 << min(refusals, 5)), .seconds(5))
+        } else if isLost && !isAlone {
+            wait = .zero
         }
-        let wait = min(250 << min(failures, 5), 5000) + Int.random(in: 0...250)
-        lifecycle.asyncAfter(deadline: .now() + .milliseconds(wait)) { [weak self] in self?.open() }
+        let nanoseconds = Int(wait.wholeNanoseconds)
+        let jitter = Int.random(in: 0...max(nanoseconds / 4, 10_000_000))
+        lifecycle.asyncAfter(deadline: .now() + .nanoseconds(nanoseconds + jitter)) { [weak self] in self?.open() }
     }
 
     private func happened(_ event: NATSSession.Event, on session: NATSSession) {
         guard link.withLock({ $0.session === session }) else { return }
         switch event {
-        case .connected, .reconnected: becameConnected(session)
-        case .disconnected(let error): lostConnection(error)
         case .closed(let error): sessionEnded(session, error)
         case .error(let error):
             link.withLock { $0.lastError = error }
@@ -95,12 +112,12 @@ extension NATSConnection {
             url: session.serverURL,
             maxPayload: Int(session.maximumPayload)
         )
-        let (event, waiters) = link.withLock {
-            link -> (ConnectionEvent?, [ConnectionWaiter]) in
-            if link.phase != .running || link.isConnected { return (nil, []) }
+        let (event, waiters) = link.withLock { link -> (ConnectionEvent?, [ConnectionWaiter]) in
+            if link.phase != .running { return (nil, []) }
             link.isConnected = true
             link.epoch += 1
-            link.failedOpens = 0
+            link.connectedAt = .now
+            link.servers.noteConnected(to: server.url)
             link.lastError = nil
             link.server = server
             let waiters = Array(link.waiters.values)
@@ -123,31 +140,29 @@ extension NATSConnection {
         report(.disconnected(error))
     }
 
-    /// The library has given the session up.
+    /// A server that ends connections sooner than this refuses them.
+    private static let shortLife = Duration.seconds(2)
+
     private func sessionEnded(_ session: NATSSession, _ error: NATSError?) {
+        let discovered = session.discoveredServers()
         lostConnection(error)
-        if let error { report(.asyncError(error)) }
         link.withLock { link in
             if link.session === session { link.session = nil }
-            if let error { link.lastError = error }
+            link.servers.discover(discovered)
+            link.refusals = link.connectedAt.duration(to: .now) < Self.shortLife ? link.refusals + 1 : 0
         }
         cleanup.async { session.close() }
-        openLater()
+        openLater(isLost: true)
     }
 
-    /// Asks the server now and then whether it lives, for as long as the session is there; gives the connection up when no
-    /// answer comes.
+    /// Asks the server now and then whether it lives, for as long as the connection stands; gives it up when no answer comes.
+    /// Not on the loop, which may be the one that waits.
     private func watchServer(of session: NATSSession) {
         let interval = options.pingInterval
-        loop.schedule(after: interval) { [weak self, weak session] in
-            guard let self, let session else { return }
-            // Waits for the answer.
-            self.pings.async { [weak self] in
-                if session.isConnected, session.flush(milliseconds: (interval * 2).wholeMilliseconds) == NATS_TIMEOUT {
-                    session.giveUp()
-                }
-                self?.watchServer(of: session)
-            }
+        pings.asyncAfter(deadline: .now() + .nanoseconds(Int(interval.wholeNanoseconds))) { [weak self, weak session] in
+            guard let session, session.isConnected else { return }
+            if session.flush(milliseconds: (interval * 2).wholeMilliseconds) == NATS_TIMEOUT { session.giveUp() }
+            self?.watchServer(of: session)
         }
     }
 

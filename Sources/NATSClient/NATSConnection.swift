@@ -31,7 +31,7 @@ package final class NATSConnection: Sendable {
 
     /// Checks the options, including that the files in them can be read. Does not connect.
     package init(options: NATSConnectionOptions) throws(NATSError) {
-        _ = try OptionsBuilder(options, session: 0, socket: CallbackRegistry.makeNumber())
+        _ = try OptionsBuilder(options, urls: options.urls, session: 0, socket: CallbackRegistry.makeNumber())
         self.options = options
         do throws(Errno) {
             loop = try EventLoop()
@@ -40,7 +40,7 @@ package final class NATSConnection: Sendable {
         }
         requests = RequestTable(limit: options.maximumRequests)
         inbox = RequestInbox()
-        link = Mutex(ConnectionLink())
+        link = Mutex(ConnectionLink(servers: ServerList(options.urls)))
         let (requests, inbox) = (requests, inbox)
         replies = NATSSubscription(
             subject: inbox.wildcard,
@@ -133,6 +133,9 @@ package final class NATSConnection: Sendable {
             )
         }
         let status = session.publish(frame, headerCount: headerCount, payload)
+        if status == NATS_CONNECTION_CLOSED {
+            throw NATSError(.notConnected, operation.description, subject: subject, cause: "it has just been lost")
+        }
         if status != NATS_OK {
             throw NATSError(
                 status: status,

@@ -1,18 +1,15 @@
 import CNATS
 import Dispatch
 import EventLoop
+import Glibc
 import Synchronization
 
-/// One connection object of the C library, which reconnects by itself until the library gives it up (it does so when
-/// the server refuses the credentials twice, or sends an error that it does not know).
+/// One connection, from the time when it stands until it is lost.
 ///
 /// Unchecked: the library guards the object behind the pointer, and the pointer never changes.
 @safe
 final class NATSSession: @unchecked Sendable {
     enum Event: Sendable {
-        case connected
-        case reconnected
-        case disconnected(NATSError?)
         case closed(NATSError?)
         case error(NATSError)
     }
@@ -21,6 +18,7 @@ final class NATSSession: @unchecked Sendable {
     let number: UInt
     private let handle: OpaquePointer
     private let socket: SessionSocket
+    private let loop: EventLoop
     private let onEvent: @Sendable (NATSSession, Event) -> Void
     /// Closing waits for threads of the library, so it happens here.
     private let cleanup: DispatchQueue
@@ -28,23 +26,26 @@ final class NATSSession: @unchecked Sendable {
 
     private struct WeakLibrarySubscription: Sendable { weak let subscription: LibrarySubscription? }
 
-    /// Makes the object and tries each server once. Blocks for as long as that takes.
+    /// Connects to the first server that takes a connection. Blocks for as long as that takes.
     ///
-    /// - Parameter loop: where messages are read, handed over and sent.
-    /// - Returns: the session, and whether it is connected already; else it goes on trying in the background.
+    /// - Parameters:
+    ///   - urls: the servers, in the order in which they are tried.
+    ///   - loop: where messages are read, handed over and sent.
+    /// - Throws: `notConnected` when none can be reached.
     static func open(
         _ options: NATSConnectionOptions,
+        urls: [String],
         loop: EventLoop,
         cleanup: DispatchQueue,
         onEvent: @escaping @Sendable (NATSSession, Event) -> Void
-    ) throws(NATSError) -> (NATSSession, isConnected: Bool) {
+    ) throws(NATSError) -> NATSSession {
         let number = CallbackRegistry.makeNumber()
         let socket = SessionSocket(loop: loop, writeDeadline: options.writeDeadline)
-        let builder = try OptionsBuilder(options, session: number, socket: socket.number)
+        let builder = try OptionsBuilder(options, urls: urls, session: number, socket: socket.number)
         CallbackRegistry.add(socket)
         var handle: OpaquePointer?
         let status = unsafe natsConnection_Connect(&handle, builder.handle)
-        guard let handle = unsafe handle, status == NATS_OK || status == NATS_NOT_YET_CONNECTED else {
+        guard let handle = unsafe handle, status == NATS_OK else {
             CallbackRegistry.removeSocket(socket.number)
             throw NATSError(
                 status: status,
@@ -53,25 +54,27 @@ final class NATSSession: @unchecked Sendable {
                 detail: threadError()
             )
         }
-        let session = unsafe NATSSession(number, handle, socket, cleanup: cleanup, onEvent: onEvent)
+        let session = unsafe NATSSession(number, handle, socket, loop, cleanup: cleanup, onEvent: onEvent)
         CallbackRegistry.add(session)
         guard socket.activate(session) else {
             session.close()
             throw NATSError(.library, "connect", cause: "the system has no room to watch another socket")
         }
-        return (session, status == NATS_OK)
+        return session
     }
 
     private init(
         _ number: UInt,
         _ handle: OpaquePointer,
         _ socket: SessionSocket,
+        _ loop: EventLoop,
         cleanup: DispatchQueue,
         onEvent: @escaping @Sendable (NATSSession, Event) -> Void
     ) {
         self.number = number
         unsafe self.handle = handle
         self.socket = socket
+        self.loop = loop
         self.cleanup = cleanup
         self.onEvent = onEvent
     }
@@ -111,13 +114,16 @@ final class NATSSession: @unchecked Sendable {
     // MARK: sending and subscribing
 
     /// More bytes wait for the server than may: nothing is taken on until it has read some.
-    var isCongested: Bool { unsafe socket.isBlocked && natsConnection_Buffered(handle) > Self.maximumBuffered }
+    var isCongested: Bool { socket.mayBeBlocked && buffered > Self.maximumBuffered }
+
+    /// Bytes that wait for the server.
+    var buffered: Int32 { unsafe natsConnection_Buffered(handle) }
 
     /// Bytes that may wait while the server takes none; several of the largest messages.
     private static let maximumBuffered: Int32 = 32 << 20
 
-    /// Whether the library has given the connection up. Asked after `open`, because a callback that came before the
-    /// session was registered found nothing.
+    /// Whether the connection is lost. Asked after `open`, because a callback that came before the session was registered
+    /// found nothing.
     var isClosed: Bool { unsafe natsConnection_IsClosed(handle) }
     var isConnected: Bool { unsafe natsConnection_Status(handle) == NATS_CONN_STATUS_CONNECTED }
 
@@ -140,7 +146,7 @@ final class NATSSession: @unchecked Sendable {
         return status
     }
 
-    /// Subscribes; while there is no connection the library does it at the next one.
+    /// Subscribes. Throws `closed` when the connection has been lost.
     func subscribe(
         _ subject: String,
         queue: String?,
@@ -164,6 +170,8 @@ final class NATSSession: @unchecked Sendable {
             all.removeAll { $0.subscription == nil }
             all.append(WeakLibrarySubscription(subscription: made))
         }
+        // The loop may have read its first message before it could see it.
+        loop.post { [weak made] in made?.deliver() }
         return made
     }
 
@@ -189,6 +197,24 @@ final class NATSSession: @unchecked Sendable {
             }
             return unsafe String(cString: start)
         }
+    }
+
+    /// The servers that the cluster is said to have besides those that were tried.
+    func discoveredServers() -> [String] {
+        var list: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+        var count: Int32 = 0
+        guard unsafe natsConnection_GetDiscoveredServers(handle, &list, &count) == NATS_OK, let list = unsafe list
+        else {
+            return []
+        }
+        defer { unsafe free(list) }
+        var servers: [String] = []
+        for index in 0..<Int(count) {
+            guard let one = unsafe list[index] else { continue }
+            servers.append(unsafe String(cString: one))
+            unsafe free(one)
+        }
+        return servers
     }
 
     /// Why the connection was lost, if the library says.

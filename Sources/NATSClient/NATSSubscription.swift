@@ -48,7 +48,8 @@ package final class NATSSubscription: Sendable {
                 state.installed = (session.number, made)
                 return nil
             } catch {
-                return error
+                // Lost in the meantime: it is installed on the next one.
+                return error.code == .closed ? nil : error
             }
         }
         if let failure { throw failure }

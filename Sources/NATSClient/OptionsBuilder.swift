@@ -10,15 +10,16 @@ final class OptionsBuilder {
     private static let operation = "connection options"
 
     /// - Parameters:
+    ///   - urls: the servers, in the order in which they are tried.
     ///   - session: the number under which the session's callbacks are found.
     ///   - socket: the same for those of its socket.
-    init(_ options: NATSConnectionOptions, session: UInt, socket: UInt) throws(NATSError) {
+    init(_ options: NATSConnectionOptions, urls: [String], session: UInt, socket: UInt) throws(NATSError) {
         try Self.checkCombination(options)
         var created: OpaquePointer?
         try Self.check(unsafe natsOptions_Create(&created), "options")
         guard let created = unsafe created else { throw NATSError(.library, Self.operation, cause: "out of memory") }
         unsafe handle = created
-        try setServers(options.urls)
+        try setServers(urls)
         try setBehaviour(options)
         try setIdentity(options)
         if let tls = options.tls { try setTLS(tls) }
@@ -71,17 +72,14 @@ final class OptionsBuilder {
     }
 
     private func setBehaviour(_ options: NATSConnectionOptions) throws(NATSError) {
-        let wait = options.reconnectWait.wholeMilliseconds
         try Self.check(unsafe natsOptions_SetName(handle, options.name), "name")
         // Without it every publish waits about 1 ms for a flusher thread; with it, until the loop has done what it is at.
         try Self.check(unsafe natsOptions_SetSendAsap(handle, true), "send asap")
-        try Self.check(unsafe natsOptions_SetAllowReconnect(handle, true), "reconnect")
-        try Self.check(unsafe natsOptions_SetMaxReconnect(handle, -1), "reconnect for ever")
-        try Self.check(unsafe natsOptions_SetReconnectWait(handle, wait), "reconnectWait")
-        try Self.check(unsafe natsOptions_SetReconnectJitter(handle, wait / 4 + 1, wait / 4 + 1), "reconnect jitter")
-        // A buffer without room: the library then refuses to publish while it is disconnected, where it would
-        // otherwise deliver old messages after the reconnect.
-        try Self.check(unsafe natsOptions_SetReconnectBufSize(handle, 0), "reconnect buffer")
+        // On an event loop the library reads what a new connection brings as the rest of what the old one was cut off in
+        // (3.4.1: nothing resets its parser), and holds its lock while it looks for a server. So each connection has an object
+        // of its own.
+        try Self.check(unsafe natsOptions_SetAllowReconnect(handle, false), "reconnect")
+        try Self.check(unsafe natsOptions_SetNoRandomize(handle, true), "order of servers")
         try Self.check(
             unsafe natsOptions_SetTimeout(handle, options.connectTimeout.wholeMilliseconds),
             "connectTimeout"
@@ -124,12 +122,6 @@ final class OptionsBuilder {
     }
 
     private func setCallbacks(_ context: UnsafeMutableRawPointer?) throws(NATSError) {
-        unsafe try Self.check(
-            natsOptions_SetRetryOnFailedConnect(handle, true, LibraryCallback.connected, context),
-            "callbacks"
-        )
-        unsafe try Self.check(natsOptions_SetReconnectedCB(handle, LibraryCallback.reconnected, context), "callbacks")
-        unsafe try Self.check(natsOptions_SetDisconnectedCB(handle, LibraryCallback.disconnected, context), "callbacks")
         unsafe try Self.check(natsOptions_SetClosedCB(handle, LibraryCallback.closed, context), "callbacks")
         unsafe try Self.check(natsOptions_SetErrorHandler(handle, LibraryCallback.error, context), "callbacks")
     }

@@ -25,6 +25,16 @@ enum ServerURL {
     }
 }
 
+extension ServerURL {
+    /// Host and port of an address that has no fault, without a scheme and without who one is.
+    static func place(of url: String) -> Substring {
+        var rest = url[...]
+        if let scheme = url.range(of: "://") { rest = url[scheme.upperBound...] }
+        if let at = rest.lastIndex(of: "@") { rest = rest[rest.index(after: at)...] }
+        return rest.last == "/" ? rest.dropLast() : rest
+    }
+}
+
 extension String {
     /// The first place of a text within this one.
     fileprivate func range(of text: String) -> Range<Index>? {

@@ -6,7 +6,8 @@ import Synchronization
 /// A session's socket on the event loop: what comes is read and handed over there, and what is to be sent is written
 /// there, everything that one round of the loop has published in one system call.
 ///
-/// Only the loop's thread reads and writes; the library's other threads open the socket, and close it when told to.
+/// Only the loop's thread reads and writes. The library opens the socket, and closes it on the loop when it is lost, or where
+/// the session is closed.
 final class SessionSocket: Sendable {
     /// Under which the C callbacks find this socket.
     let number: UInt
@@ -16,13 +17,15 @@ final class SessionSocket: Sendable {
 
     private struct State {
         weak var session: NATSSession?
-        /// Of the present connection; nil between two of them.
+        /// Nil before it is attached and after it is released.
         var watch: Watch?
         /// The library has something to write.
         var wantsWrite = false
         var isFlushPosted = false
         /// When the socket last took bytes although it could not take all; nil while nothing waits for it.
         var blockedSince: ContinuousClock.Instant?
+        /// Somebody looks at `blockedSince` in a while.
+        var isTimed = false
     }
 
     private struct Watch {
@@ -30,7 +33,6 @@ final class SessionSocket: Sendable {
         let token: EventLoop.Token
         /// Nil until the first bytes have shown it.
         var isEncrypted: Bool?
-        var isWatched = false
     }
 
     private let state = Mutex(State())
@@ -41,20 +43,14 @@ final class SessionSocket: Sendable {
         self.writeDeadline = writeDeadline
     }
 
-    /// More waits to be written than the socket takes.
-    var isBlocked: Bool { state.withLock { $0.blockedSince != nil } }
+    /// More may wait to be written than the socket takes. Of an encrypted one it is not known: the library writes all of it,
+    /// however long that takes.
+    var mayBeBlocked: Bool { state.withLock { $0.blockedSince != nil || $0.watch?.isEncrypted != false } }
 
     // MARK: called by the library, on any thread, with its lock held
 
-    /// - Returns: whether the socket can be watched.
-    func attach(_ descriptor: Int32) -> Bool {
-        let hasSession = state.withLock { state in
-            state.watch = Watch(descriptor: descriptor, token: loop.makeToken())
-            state.wantsWrite = false
-            state.blockedSince = nil
-            return state.session != nil
-        }
-        return hasSession ? watch() : true
+    func attach(_ descriptor: Int32) {
+        state.withLock { $0.watch = Watch(descriptor: descriptor, token: loop.makeToken()) }
     }
 
     func release() {
@@ -84,11 +80,20 @@ final class SessionSocket: Sendable {
 
     // MARK: of the session
 
-    /// Begins to read: from now on there is somebody to hand messages to.
+    /// Begins to read: from now on there is somebody to hand messages to. To be called once, before anything is sent.
     /// - Returns: whether the socket can be watched.
     func activate(_ session: NATSSession) -> Bool {
-        state.withLock { $0.session = session }
-        return watch()
+        let watch = state.withLock { state in
+            state.session = session
+            return state.watch
+        }
+        guard let watch else { return true }
+        do throws(Errno) {
+            try loop.watch(watch.descriptor, as: watch.token) { [weak self] in self?.ready() }
+            return true
+        } catch {
+            return false
+        }
     }
 
     /// Writes what can be written, and ends all reading and writing. Waits for the loop, so not to be called on it.
@@ -102,7 +107,7 @@ final class SessionSocket: Sendable {
         done.wait()
     }
 
-    /// Ends the connection, so that the library makes a new one: the server does not answer.
+    /// Ends the connection: the server does not answer.
     func giveUp() {
         state.withLock { state in
             // The library closes nothing before it has released it here. Fails when the server has ended it already.
@@ -112,44 +117,27 @@ final class SessionSocket: Sendable {
 
     // MARK: on the loop
 
-    private func watch() -> Bool {
-        let watch = state.withLock { state -> Watch? in
-            guard state.watch?.isWatched == false else { return nil }
-            state.watch?.isWatched = true
-            return state.watch
-        }
-        guard let watch else { return true }
-        do throws(Errno) {
-            try loop.watch(watch.descriptor, as: watch.token) { [weak self] in self?.ready() }
-            return true
-        } catch {
-            return false
-        }
-    }
+    private var isBlocked: Bool { state.withLock { $0.blockedSince != nil } }
 
     private func ready() {
-        let (session, watch, isBlocked) = state.withLock { ($0.session, $0.watch, $0.blockedSince != nil) }
-        guard let session, let watch else { return }
         if isBlocked { flush() }
-        if hasWholeRecord(watch) { session.read() }
+        // Writing may have shown that the connection is lost.
+        let (session, watch) = state.withLock { ($0.session, $0.watch) }
+        guard let session, let watch, hasWholeRecord(watch) else { return }
+        session.read()
     }
 
     /// Whether reading cannot wait for the network: with encryption the library would, for the rest of a record.
     private func hasWholeRecord(_ watch: Watch) -> Bool {
-        let isEncrypted: Bool
-        if let known = watch.isEncrypted {
-            isEncrypted = known
-        } else {
-            // A server may ask for encryption that nobody has set. After the handshakes comes either a record or a line of
-            // the protocol, and none of these begins like a record.
-            let found = ceventloop_begins_tls(watch.descriptor)
-            guard found >= 0 else { return true }
-            isEncrypted = found == 1
-            state.withLock { state in
-                if state.watch?.token == watch.token { state.watch?.isEncrypted = isEncrypted }
-            }
+        if let isEncrypted = watch.isEncrypted {
+            return !isEncrypted || ceventloop_has_tls_record(watch.descriptor)
         }
-        return !isEncrypted || ceventloop_has_tls_record(watch.descriptor)
+        // A server may ask for encryption that nobody has set. After the handshakes comes either a record or a line of the
+        // protocol, and none of these begins like a record.
+        let found = ceventloop_begins_tls(watch.descriptor)
+        guard found >= 0 else { return true }
+        state.withLock { $0.watch?.isEncrypted = found == 1 }
+        return found == 0 || ceventloop_has_tls_record(watch.descriptor)
     }
 
     private func flush() {
@@ -158,32 +146,45 @@ final class SessionSocket: Sendable {
             return (state.watch == nil ? nil : state.session, state.wantsWrite)
         }
         guard let session, wantsWrite else { return }
+        let before = session.buffered
         session.write()
-        let blocked = state.withLock { state -> (watch: Watch, isNew: Bool)? in
-            guard state.wantsWrite, let watch = state.watch else { return nil }
-            defer { state.blockedSince = .now }
-            return (watch, state.blockedSince == nil)
+        let hasProgressed = session.buffered < before
+        let (watch, isNew, isTimed) = state.withLock { state -> (Watch?, Bool, Bool) in
+            guard state.wantsWrite, let watch = state.watch else { return (nil, false, false) }
+            let isNew = state.blockedSince == nil
+            if isNew || hasProgressed { state.blockedSince = .now }
+            defer { state.isTimed = true }
+            return (watch, isNew, state.isTimed)
         }
-        guard let blocked, blocked.isNew else { return }
-        setOutput(blocked.watch, wanted: true)
-        giveUpWhenBlocked(blocked.watch.token, after: writeDeadline)
+        guard let watch else { return }
+        if isNew { setOutput(watch, wanted: true) }
+        if !isTimed { giveUpWhenBlocked(after: writeDeadline) }
     }
 
     private func setOutput(_ watch: Watch, wanted: Bool) {
         do throws(Errno) {
             try loop.setOutput(watch.token, descriptor: watch.descriptor, wanted: wanted)
         } catch {
-            // Closed in the meantime, by the library: then there is nothing to write.
+            // Released in the meantime: then there is nothing to write.
         }
     }
 
-    private func giveUpWhenBlocked(_ token: EventLoop.Token, after delay: Duration) {
-        loop.schedule(after: delay) { [weak self] in
-            guard let self else { return }
-            let since = self.state.withLock { $0.watch?.token == token ? $0.blockedSince : nil }
-            guard let since else { return }
-            let left = self.writeDeadline - since.duration(to: .now)
-            if left > .zero { self.giveUpWhenBlocked(token, after: left) } else { self.giveUp() }
+    private func giveUpWhenBlocked(after delay: Duration) {
+        loop.schedule(after: delay) { [weak self] in self?.judge() }
+    }
+
+    private func judge() {
+        let since = state.withLock { state in
+            state.isTimed = state.blockedSince != nil
+            return state.blockedSince
+        }
+        guard let since else { return }
+        let left = writeDeadline - since.duration(to: .now)
+        if left > .zero {
+            giveUpWhenBlocked(after: left)
+        } else {
+            state.withLock { $0.isTimed = false }
+            giveUp()
         }
     }
 }

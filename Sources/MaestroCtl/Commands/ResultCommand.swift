@@ -101,7 +101,7 @@ enum JobResult {
         }
         // Only how long to wait depends on the clocks, not what is true.
         let age = WallClock.now() - Double(stored.timestamp) / 1e9
-        let timer = DeadlineTimer(label: "maestroctl.result") { mailbox.sendOutcome(.deadline) }
+        let timer = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(.deadline) }
         timer.arm(after: .inSeconds(max(2, min(delay, delay - age))))
         defer {
             consumer.close()

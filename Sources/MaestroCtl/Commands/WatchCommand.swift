@@ -102,7 +102,10 @@ struct WatchCommand: AsyncParsableCommand {
                 case .trouble(let text):
                     if text != lastTrouble { Console.say("maestroctl: \(text)") }
                     lastTrouble = text
-                case .interrupted: return await client.close()
+                case .interrupted:
+                    // First, so that a sender that waits for room goes on: closing waits for it.
+                    mailbox.close()
+                    return await client.close()
                 }
             }
         }

@@ -24,8 +24,8 @@ enum ServerAnswers {
             }
         }
         defer { subscription.cancel() }
-        let quiet = DeadlineTimer(label: "maestroctl.quiet") { mailbox.sendOutcome(.quiet) }
-        let deadline = DeadlineTimer(label: "maestroctl.answers") { mailbox.sendOutcome(.deadline) }
+        let quiet = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(.quiet) }
+        let deadline = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(.deadline) }
         deadline.arm(after: .seconds(2))
         defer {
             quiet.cancel()

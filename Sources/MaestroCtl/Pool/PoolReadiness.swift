@@ -54,7 +54,7 @@ struct PoolReadiness: Sendable {
         let subscriptions = try subjects.map { subject in
             try client.connection.subscribe(subject) { _ in mailbox.sendOutcome(.sign) }
         }
-        let timer = DeadlineTimer(label: "maestroctl.ready") { mailbox.sendOutcome(.deadline) }
+        let timer = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(.deadline) }
         timer.arm(after: deadline)
         defer {
             for subscription in subscriptions { subscription.cancel() }

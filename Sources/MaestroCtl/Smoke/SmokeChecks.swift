@@ -47,7 +47,7 @@ extension Smoke {
             }
         }
         defer { subscription.cancel() }
-        let timer = DeadlineTimer(label: "maestroctl.heartbeats") { mailbox.sendOutcome(nil) }
+        let timer = DeadlineTimer(on: client.connection.loop) { mailbox.sendOutcome(nil) }
         timer.arm(after: deadline)
         defer { timer.cancel() }
         var heard: Set<GPUID> = []
