@@ -15,7 +15,7 @@ struct ConnectionLink {
     var server = ServerInfo(serverID: "", url: "", maxPayload: 0)
     var servers: ServerList
     var connectedAt = ContinuousClock.now
-    /// Connections in a row that a server refused, or ended at once.
+    /// Connections in a row that a server has refused.
     var refusals = 0
     var lastError: NATSError?
     var subscriptions: [UInt: WeakSubscription] = [:]
@@ -140,16 +140,18 @@ extension NATSConnection {
         report(.disconnected(error))
     }
 
-    /// A server that ends connections sooner than this refuses them.
+    /// A server that ends a connection with an error of its own sooner than this has refused it.
     private static let shortLife = Duration.seconds(2)
 
     private func sessionEnded(_ session: NATSSession, _ error: NATSError?) {
         let discovered = session.discoveredServers()
+        let isError = error.map { $0.code != .closed && $0.code != .disconnected } ?? false
         lostConnection(error)
         link.withLock { link in
             if link.session === session { link.session = nil }
             link.servers.discover(discovered)
-            link.refusals = link.connectedAt.duration(to: .now) < Self.shortLife ? link.refusals + 1 : 0
+            let isRefusal = isError && link.connectedAt.duration(to: .now) < Self.shortLife
+            link.refusals = isRefusal ? link.refusals + 1 : 0
         }
         cleanup.async { session.close() }
         openLater(isLost: true)
