@@ -113,12 +113,13 @@ class Client:
 
 
 class Feeder:
-    """Hands jobs in beside the faults, no more at a time than keep the workers busy."""
+    """Hands jobs in beside the faults: as many as keep the workers busy, or so many in a second."""
 
     AHEAD = 200
 
-    def __init__(self, client: Client, plans: list[Plan]):
-        self.client, self.plans = client, plans
+    def __init__(self, client: Client, plans: list[Plan], per_second: float = float("inf")):
+        self.client, self.plans, self.per_second = client, plans, per_second
+        self.batch = int(max(1, min(BATCH, per_second / 4)))
         self.handed_in = 0
         self._failure: BaseException | None = None
         self._stop = threading.Event()
@@ -131,8 +132,9 @@ class Feeder:
                 if self.handed_in - self.begun() > self.AHEAD:
                     self._stop.wait(0.1)
                     continue
-                self.client.submit(self.plans[self.handed_in : self.handed_in + BATCH])
-                self.handed_in += BATCH
+                self.client.submit(self.plans[self.handed_in : self.handed_in + self.batch])
+                self.handed_in += self.batch
+                self._stop.wait(self.batch / self.per_second)
         except BaseException as failure:  # told to the one who waits, below
             self._failure = failure
 
