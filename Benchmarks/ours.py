@@ -20,7 +20,7 @@ class Maestro:
 
     def __init__(self, directory: Path, limits: Limits, workers: int = 2, slots: int = 2, **settings: Any):
         self.limits = limits
-        self.pool = Pool(directory, **({"HEARTBEAT_SEC": 5, "METRICS_SEC": 5, "HEARTBEAT_TTL_SEC": 15} | settings))
+        self.pool = Pool(directory, **({"HEARTBEAT_SEC": 5, "METRICS_SEC": 5, "HEARTBEAT_TTL_SEC": 15, "LEASE_SEC": 5} | settings))
         self.pool.start_maestro()
         for number in range(workers):
             self.pool.start_worker(number, SLOTS=slots)
