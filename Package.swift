@@ -240,7 +240,7 @@ let package = Package(
         ),
         .testTarget(
             name: "NATSClientTests",
-            dependencies: ["ClusterSimulation", "JobModel", "NATSClient", "WireJSON"],
+            dependencies: ["ClusterSimulation", "EventLoop", "JobModel", "NATSClient", "WireJSON"],
             swiftSettings: strict
         ),
         .testTarget(

@@ -1,4 +1,5 @@
 import CNATS
+import EventLoop
 import Glibc
 
 /// The options in the C library's form. Owns the C object.
@@ -149,7 +150,7 @@ final class OptionsBuilder {
                 .badOption,
                 operation,
                 subject: file,
-                cause: "cannot read the file: \(String(errno: errno))"
+                cause: "cannot read the file: \(Errno.current)"
             )
         }
     }

@@ -16,13 +16,6 @@ extension Duration {
     }
 }
 
-extension String {
-    /// The system's text for an error number.
-    init(errno number: Int32) {
-        self = unsafe strerror(number).map { unsafe String(cString: $0) } ?? "error \(number)"
-    }
-}
-
 /// Nanoseconds on the clock that never goes back.
 enum MonotonicClock {
     static var now: UInt64 {

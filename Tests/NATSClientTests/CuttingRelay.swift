@@ -17,14 +17,14 @@ final class CuttingRelay: Sendable {
     init(to serverPort: UInt16) throws {
         self.serverPort = serverPort
         port = try TestServer.freePort()
-        listener = Self.socket()
-        guard Self.call(bind, listener, port) == 0, listen(listener, 8) == 0 else { throw Failure() }
+        listener = Loopback.socket()
+        guard Loopback.call(bind, listener, port) == 0, listen(listener, 8) == 0 else { throw Failure() }
         Thread.detach { [listener, serverPort, weak self] in
             while true {
                 let client = accept(listener, nil, nil)
                 guard client >= 0, let self else { return }
-                let server = Self.socket()
-                guard Self.call(connect, server, serverPort) == 0 else {
+                let server = Loopback.socket()
+                guard Loopback.call(connect, server, serverPort) == 0 else {
                     close(client)
                     close(server)
                     continue
@@ -97,26 +97,6 @@ final class CuttingRelay: Sendable {
             guard count > 0 else { return }
             let passed = take(count)
             guard send(target, buffer, passed, Int32(MSG_NOSIGNAL)) == passed, passed == count else { return }
-        }
-    }
-
-    private static func socket() -> Int32 {
-        Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-    }
-
-    private static func call(
-        _ function: (Int32, UnsafePointer<sockaddr>?, socklen_t) -> Int32,
-        _ descriptor: Int32,
-        _ port: UInt16
-    ) -> Int32 {
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(INADDR_LOOPBACK).bigEndian
-        address.sin_port = port.bigEndian
-        return withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                function(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
         }
     }
 

@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 import Synchronization
 
@@ -88,7 +89,7 @@ final class TestServer: Sendable {
         defer { for argument in argv { free(argument) } }
         var pid: pid_t = 0
         let status = posix_spawnp(&pid, program, nil, nil, &argv, environ)
-        if status != 0 { throw Failure(description: "cannot start \(program): \(String(errno: status))") }
+        if status != 0 { throw Failure(description: "cannot start \(program): \(Errno(status))") }
         return pid
     }
 
@@ -110,16 +111,32 @@ final class TestServer: Sendable {
     private static let usedPorts = Mutex<Set<UInt16>>([])
 
     private static func isFree(_ port: UInt16) -> Bool {
-        // Closed on exec, so that no server started at the same time holds the port.
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        let descriptor = Loopback.socket()
         defer { close(descriptor) }
+        return Loopback.call(bind, descriptor, port) == 0
+    }
+}
+
+/// Sockets of this host alone.
+enum Loopback {
+    /// Closed on exec, so that no server started at the same time holds its port.
+    static func socket() -> Int32 {
+        Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    }
+
+    /// What `bind` or `connect` comes to with a port.
+    static func call(
+        _ function: (Int32, UnsafePointer<sockaddr>?, socklen_t) -> Int32,
+        _ descriptor: Int32,
+        _ port: UInt16
+    ) -> Int32 {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = UInt32(INADDR_LOOPBACK).bigEndian
         address.sin_port = port.bigEndian
         return withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+                function(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
             }
         }
     }
