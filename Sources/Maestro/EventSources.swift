@@ -73,7 +73,9 @@ final class EventSources: Sendable {
         try follow(names.eventsStream, names.resultPrefix + ".*", .new, headersOnly: true) { [weak self] in
             self?.noteResult($0)
         }
-        try follow(names.jobsStream, nil, .lastPerSubject) { [weak self] in self?.noteRecord($0) }
+        // The stream keeps one message for each subject, and that needs no list of all subjects, for which a server of
+        // version 2.9 hears nothing else for seconds when there are a million.
+        try follow(names.jobsStream, nil, .all) { [weak self] in self?.noteRecord($0) }
     }
 
     func stop() {

@@ -32,7 +32,11 @@ struct Leadership: Sendable {
         var leader: Incarnation?
     }
 
+    /// On a connection of its own: behind the records of a large pool, or behind a request that keeps the server busy, a
+    /// renewal would come too late again and again.
     let jetStream: JetStream
+    /// That of the office, and its loop: a leader that cannot work lets the lease go.
+    let work: NATSConnection
     let names: PoolNames
     let clock: MonotonicClock
     let incarnation: Incarnation
@@ -48,6 +52,7 @@ struct Leadership: Sendable {
 
     init(
         jetStream: JetStream,
+        work: NATSConnection,
         names: PoolNames,
         clock: MonotonicClock,
         incarnation: Incarnation,
@@ -58,6 +63,7 @@ struct Leadership: Sendable {
         standby: @escaping @Sendable (LeaderLease) -> Void
     ) {
         self.jetStream = jetStream
+        self.work = work
         self.names = names
         self.clock = clock
         self.incarnation = incarnation
@@ -74,8 +80,7 @@ struct Leadership: Sendable {
     /// Returns when told to stop.
     /// - Throws: what ended a term of office and will end the next one too.
     func run() async throws(FatalError) {
-        let timer = DeadlineTimer(on: jetStream.connection.loop) { [mailbox] in mailbox.sendOutcome(.core(.timerFired))
-        }
+        let timer = DeadlineTimer(on: work.loop) { [mailbox] in mailbox.sendOutcome(.core(.timerFired)) }
         var options = OrderedConsumer.Options()
         options.filterSubject = names.leader
         let watch: OrderedConsumer
@@ -210,6 +215,10 @@ struct Leadership: Sendable {
     }
 
     private func write(_ lease: LeaderLease, expected: UInt64, until: ContinuousClock.Instant) async {
+        guard lease.isReleased || work.isConnected else {
+            await Pause.afterFailure()
+            return mailbox.sendOutcome(.core(.failed(lease.op)))
+        }
         let control = ControlStore(jetStream, names: names)
         switch await control.write(lease, to: names.leader, expected: expected, until: until) {
         case .stored(let sequence):

@@ -16,7 +16,7 @@ struct MaestroService: Sendable {
         var ids = IdentifierSource()
         let context = try MaestroContext(
             settings: settings,
-            connection: try connect(),
+            connection: try connect("maestro"),
             incarnation: Incarnation(from: &ids),
             logger: logger
         )
@@ -25,8 +25,10 @@ struct MaestroService: Sendable {
         } catch {
             throw FatalError(.internalDefect, "cannot listen on the bus: \(error)")
         }
+        let leaseConnection = try connect("maestro-lease")
         let leadership = Leadership(
-            jetStream: context.jetStream,
+            jetStream: JetStream(leaseConnection),
+            work: context.connection,
             names: settings.names,
             clock: context.clock,
             incarnation: context.incarnation,
@@ -61,12 +63,14 @@ struct MaestroService: Sendable {
         case .failure(let error as FatalError): throw error
         case .failure: break
         }
+        await leaseConnection.close()
         await context.connection.close()
     }
 
-    private func connect() throws(FatalError) -> NATSConnection {
+    /// - Parameter name: what the server shows it as.
+    private func connect(_ name: String) throws(FatalError) -> NATSConnection {
         do throws(NATSError) {
-            let connection = try NATSConnection(options: settings.settings.connectionOptions(name: "maestro"))
+            let connection = try NATSConnection(options: settings.settings.connectionOptions(name: name))
             try connection.start()
             return connection
         } catch {

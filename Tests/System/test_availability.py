@@ -9,6 +9,7 @@ from pathlib import Path
 import nats.js.errors
 import pytest
 from harness import BIN_DIR, DEADLINE, Pool, process_alive
+from wireproxy import Proxy, Weather
 
 
 def test_a_leader_that_was_stopped_does_no_harm_when_it_wakes(make_pool, pipe):
@@ -73,6 +74,29 @@ def test_after_an_outage_of_the_server_nobody_is_lost_before_it_could_report(mak
         result = pool.wait_result(f"through-{gpu}")
         assert (result["ok"], result["tries"]) == (True, 1), result
         assert pool.record(f"through-{gpu}")["lost"] == 0
+
+
+def test_a_pool_of_many_jobs_on_a_narrow_line_gets_a_leader(make_pool):
+    """Its records take several times as long to arrive as its lease lasts, and the answers about the lease must not wait
+    behind them."""
+    pool: Pool = make_pool(LEASE_SEC=2)
+    first = pool.start_maestro()
+    count = 3000
+    for begin in range(0, count, 500):
+        names = [f"many-{number}" for number in range(begin, begin + 500)]
+        tasks = [{"task_id": name, "cmd": ["true"], "env": {"PADDING": "x" * 3000}} for name in names]
+        pool.bus.store_all("gpu.task.enqueue", tasks, [f"sub:{name}" for name in names])
+    pool.maestro_events.wait_until(lambda: pool.bus.count("ORG_JOBS") == count, what="all records")
+    first.terminate()
+    proxy = Proxy(pool.server.port)
+    try:
+        proxy.weather = Weather(width=1e6)
+        second = pool.start_maestro(NATS_URL=proxy.url)
+        assert not [line for line in second.lines if "no longer leading" in line]
+        assert pool.maestro_events.all("maestro.state", event="leading")[-1].json["qsize"] == count
+    finally:
+        pool.stop_programs()
+        proxy.close()
 
 
 def test_one_submitter_has_no_more_jobs_than_allowed(make_pool):

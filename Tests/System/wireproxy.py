@@ -1,8 +1,8 @@
 """A proxy of our own between a program and its server, which can stop the traffic at a named message.
 
 It copies the frames of the NATS protocol one by one. A `Trap` stops a connection at the first frame that fits, before or
-after it went on, and tells the test: there the program stands at a point that no clock could hit. `Weather` adds delay and
-loss. TCP hides a lost segment behind a pause of one retransmission time, doubled for each further loss, so that is what
+after it went on, and tells the test: there the program stands at a point that no clock could hit. `Weather` adds delay, loss
+and narrowness. TCP hides a lost segment behind a pause of one retransmission time, doubled for each further loss, so that is what
 loss looks like here.
 """
 
@@ -50,10 +50,12 @@ def parse(line: bytes, body: bytes) -> Frame:
 
 @dataclass(frozen=True)
 class Weather:
-    """What a bad line does to each frame: seconds of delay, and the chance that its segment is lost."""
+    """What a bad line does to each frame: seconds of delay, and the chance that its segment is lost. What one connection may
+    carry in a second each way, in bytes; 0 for whatever comes."""
 
     delay: float = 0.0
     loss: float = 0.0
+    width: float = 0.0
 
     def hold_up(self, chance: random.Random) -> float:
         waits = self.delay
@@ -106,6 +108,8 @@ class Direction:
         now = asyncio.get_running_loop().time()
         # One that comes later never overtakes: behind a lost segment everything waits.
         self.due = max(self.due, now + self.proxy.weather.hold_up(self.chance))
+        if self.proxy.weather.width:
+            self.due += len(raw) / self.proxy.weather.width
         if self.due <= now and self.under_way.empty():
             self.writer.write(raw)
             await self.writer.drain()
