@@ -29,7 +29,8 @@ struct WorkerService: Sendable {
         var trust: SubmitterTrust?
         if let path = settings.settings[Keys.trustedSubmitters] { trust = try SubmitterTrust(path: path) }
         let context = try makeContext(device, jobs, trust)
-        let mailbox = Mailbox<WorkerEvent>(isOnLoop: true)
+        let mailbox = Mailbox<WorkerEvent>()
+        mailbox.receiveOnLoop()
         for remark in jobs.remarks { logger.notice("\(remark)") }
         let caches = CacheDesk(context: context)
         do throws(TaskRunnerError) {

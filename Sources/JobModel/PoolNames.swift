@@ -81,6 +81,9 @@ package struct PoolNames: Sendable, Equatable {
 
     /// The job that a subject of records, results or logs names.
     package func job(from subject: String) -> JobID? {
-        subject.lastIndex(of: ".").flatMap { JobID(String(subject[subject.index(after: $0)...])) }
+        // By bytes, which takes a small part of the time that characters do: every record that comes is asked for.
+        subject.utf8.lastIndex(of: UInt8(ascii: ".")).flatMap { dot in
+            JobID(String(subject[subject.utf8.index(after: dot)...]))
+        }
     }
 }

@@ -14,6 +14,8 @@ final class EventSources: Sendable {
         var observer: ObserverToken?
         /// The records were all replayed.
         var isLive = false
+        /// Records that were replayed and not yet handed over, which happens once for all that one round of the loop brings.
+        var replayed: [SchedulerEvent] = []
     }
 
     private let context: MaestroContext
@@ -140,10 +142,27 @@ final class EventSources: Sendable {
             // A record that is just being written was stored now; an older one when the server's clock says.
             let storedAt = isLive ? context.clock.now() : storedAt(message)
             let revision = RecordRevision(record: record, sequence: message.sequence, storedAt: storedAt)
-            mailbox.send(isLive ? .recordChanged(revision) : .replayed(revision))
+            tellOfRecord(isLive ? .recordChanged(revision) : .replayed(revision))
         } catch {
-            mailbox.send(.recordUnreadable(job, sequence: message.sequence, reason: error.description))
+            tellOfRecord(.recordUnreadable(job, sequence: message.sequence, reason: error.description))
         }
+    }
+
+    private func tellOfRecord(_ event: SchedulerEvent) {
+        let (isLive, isFirst) = state.withLock { state in
+            if !state.isLive { state.replayed.append(event) }
+            return (state.isLive, state.replayed.count == 1)
+        }
+        if isLive { return mailbox.send(event) }
+        if isFirst { context.connection.loop.post { [weak self] in self?.handReplayedOver() } }
+    }
+
+    private func handReplayedOver() {
+        let events = state.withLock { state in
+            defer { state.replayed = [] }
+            return state.replayed
+        }
+        if !events.isEmpty { mailbox.send(contentsOf: events) }
     }
 
     private func record(of job: JobID?, _ message: StoredMessage) throws(MalformedMessage) -> JobRecord {
@@ -162,6 +181,7 @@ final class EventSources: Sendable {
 
     private func noteReplayed(_ stream: String, _ last: UInt64) {
         if stream == context.names.jobsStream {
+            handReplayedOver()
             state.withLock { $0.isLive = true }
             mailbox.send(.replayFinished(lastSequence: last))
         } else if stream == context.names.controlStream {

@@ -21,7 +21,7 @@ struct LeaderTerm: Sendable {
     init(context: MaestroContext, trust: LeaseTrust) {
         self.context = context
         self.trust = trust
-        mailbox = Mailbox(isOnLoop: true)
+        mailbox = Mailbox()
         requests = RequestDesk(context: context, mailbox: mailbox)
         submissions = SubmissionDesk(context: context, mailbox: mailbox)
     }
@@ -94,13 +94,35 @@ struct LeaderTerm: Sendable {
         let pulse = Pulse(context: context)
         group.addTask { await pulse.run() }
         group.addTask { [mailbox] in await context.watchdog.run { mailbox.sendOutcome(.timerFired) } }
-        while true {
+        // The loop reads the records of a large pool while the core takes in those that came before. Afterwards the core is
+        // on the loop too: to hand an event to another thread costs more than to handle it.
+        await withTaskExecutorPreference(globalConcurrentExecutor) {
+            await handleEvents(untilReplayed: true, &core, pulse, timer, &group)
+        }
+        mailbox.receiveOnLoop()
+        await handleEvents(untilReplayed: false, &core, pulse, timer, &group)
+    }
+
+    /// Gives the core what is heard, until the mailbox is closed.
+    /// - Parameter untilReplayed: returns when the core knows all records, if that comes first.
+    private func handleEvents(
+        untilReplayed: Bool,
+        _ core: inout SchedulerCore,
+        _ pulse: Pulse,
+        _ timer: DeadlineTimer,
+        _ group: inout DiscardingTaskGroup
+    ) async {
+        var goesOn = true
+        while goesOn {
             let events = await mailbox.receive()
             if events.isEmpty { return }
             // After a stall everything that had arrived is heard before a deadline may call anybody lost.
             for event in events.timersLast {
                 let now = context.clock.now()
-                if case .replayFinished = event { openForRequests() }
+                if case .replayFinished = event {
+                    openForRequests()
+                    goesOn = !untilReplayed
+                }
                 for action in core.handle(event, at: now) { perform(action, at: now, timer, &group) }
             }
             context.watchdog.noteProgress()

@@ -7,10 +7,9 @@ import Synchronization
 /// libnats 3.4.1): two switches of threads and a lock that both want, for every message sent or received. In batches it is
 /// woken once for many.
 enum MessageReturn {
-    /// Messages of one batch.
-    private static let batch = 32
-    /// Bytes of a payload from which on a message is given back at once, so that what waits is small.
-    private static let size: Int32 = 2048
+    /// Messages of one batch, and bytes of payload: few enough that what waits is small. Its thread locks the heap that the
+    /// loop allocates from for each that it frees, so the fewer times it runs, the fewer times they meet.
+    private static let batch = (messages: 256, bytes: 64 << 10)
 
     /// A message that nobody uses any more.
     ///
@@ -22,20 +21,26 @@ enum MessageReturn {
         init(_ message: OpaquePointer) { unsafe self.message = message }
     }
 
-    private static let waiting = Mutex<[Unused]>([])
+    private struct Waiting {
+        var messages: [Unused] = []
+        var bytes = 0
+    }
+
+    private static let waiting = Mutex(Waiting())
 
     /// Takes a message that the caller will not touch again.
     static func giveBack(_ message: OpaquePointer) {
-        guard unsafe natsMsg_GetDataLength(message) < size else { return unsafe natsMsg_Destroy(message) }
+        let size = Int(unsafe natsMsg_GetDataLength(message))
         let unused = unsafe Unused(message)
         let full = waiting.withLock { waiting -> [Unused]? in
-            waiting.append(unused)
-            guard waiting.count >= batch else { return nil }
+            waiting.messages.append(unused)
+            waiting.bytes += size
+            guard waiting.messages.count >= batch.messages || waiting.bytes >= batch.bytes else { return nil }
             defer {
-                waiting = []
-                waiting.reserveCapacity(batch)
+                waiting = Waiting()
+                waiting.messages.reserveCapacity(batch.messages)
             }
-            return waiting
+            return waiting.messages
         }
         for one in full ?? [] { unsafe natsMsg_Destroy(one.message) }
     }

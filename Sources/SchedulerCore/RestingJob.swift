@@ -169,14 +169,15 @@ private struct PackedWriter {
 
     /// A text; two lower-case hexadecimal digits take one byte. The lowest bit of its length tells which form it has.
     mutating func text(_ text: some StringProtocol) {
-        let digits = text.utf8.map(Self.digit)
-        if digits.count > 3, digits.count % 2 == 0, !digits.contains(16) {
-            number(UInt64(digits.count) << 1 | 1)
-            for index in stride(from: 0, to: digits.count, by: 2) {
-                bytes.append(digits[index] << 4 | digits[index + 1])
+        let count = text.utf8.count
+        if count > 3, count % 2 == 0, text.utf8.allSatisfy({ Self.digit($0) < 16 }) {
+            number(UInt64(count) << 1 | 1)
+            var digits = text.utf8.makeIterator()
+            while let high = digits.next(), let low = digits.next() {
+                bytes.append(Self.digit(high) << 4 | Self.digit(low))
             }
         } else {
-            number(UInt64(digits.count) << 1)
+            number(UInt64(count) << 1)
             bytes.append(contentsOf: text.utf8)
         }
     }

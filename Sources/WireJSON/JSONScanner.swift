@@ -53,7 +53,7 @@ struct JSONScanner {
 
     private mutating func array(depth: Int) throws(JSONError) -> [JSON] {
         var values: [JSON] = []
-        try elements(depth: depth) { scanner throws(JSONError) in
+        try walk("[", "]", depth: depth) { scanner throws(JSONError) in
             values.append(try scanner.value(depth: depth + 1))
         }
         return values
@@ -67,13 +67,18 @@ struct JSONScanner {
         switch try peek() {
         case UInt8(ascii: "{"):
             start = position
-            try members(depth: depth) { scanner, _ throws(JSONError) in _ = try scanner.skipValue(depth: depth + 1) }
+            try walk("{", "}", depth: depth) { scanner throws(JSONError) in
+                try scanner.skipKey()
+                _ = try scanner.skipValue(depth: depth + 1)
+            }
         case UInt8(ascii: "["):
             start = position
-            try elements(depth: depth) { scanner throws(JSONError) in _ = try scanner.skipValue(depth: depth + 1) }
+            try walk("[", "]", depth: depth) { scanner throws(JSONError) in
+                _ = try scanner.skipValue(depth: depth + 1)
+            }
         case UInt8(ascii: "\""):
             start = position
-            _ = try string()
+            try skipString()
         case UInt8(ascii: "t"), UInt8(ascii: "f"), UInt8(ascii: "n"):
             start = position
             _ = try value(depth: depth)
@@ -88,29 +93,41 @@ struct JSONScanner {
         depth: Int,
         _ member: (inout JSONScanner, String) throws(JSONError) -> Void
     ) throws(JSONError) {
-        try open("{", depth: depth)
-        if try peek() == UInt8(ascii: "}") {
-            position += 1
-            return
-        }
-        var count = 0
-        while true {
-            guard try peek() == UInt8(ascii: "\"") else { throw fail("expected a key in quotes") }
-            let key = try string()
-            guard try peek() == UInt8(ascii: ":") else { throw fail("expected ':' after the key \"\(key)\"") }
-            position += 1
-            try member(&self, key)
-            count += 1
-            if try closes("}", count: count) { return }
+        try walk("{", "}", depth: depth) { scanner throws(JSONError) in
+            guard try scanner.peek() == UInt8(ascii: "\"") else { throw scanner.fail("expected a key in quotes") }
+            let start = scanner.position
+            let key = try scanner.string()
+            try scanner.colon(after: start)
+            try member(&scanner, key)
         }
     }
 
-    private mutating func elements(
+    /// Steps over a key and its colon.
+    private mutating func skipKey() throws(JSONError) {
+        guard try peek() == UInt8(ascii: "\"") else { throw fail("expected a key in quotes") }
+        let start = position
+        try skipString()
+        try colon(after: start)
+    }
+
+    /// - Parameter start: where the key begins, which ends here.
+    private mutating func colon(after start: Int) throws(JSONError) {
+        let end = position
+        guard try peek() == UInt8(ascii: ":") else {
+            throw fail("expected ':' after the key \(String(decoding: bytes[start..<end], as: UTF8.self))")
+        }
+        position += 1
+    }
+
+    /// Walks what stands between two brackets; `element` has to consume one of the parts.
+    private mutating func walk(
+        _ opening: Unicode.Scalar,
+        _ closing: Unicode.Scalar,
         depth: Int,
         _ element: (inout JSONScanner) throws(JSONError) -> Void
     ) throws(JSONError) {
-        try open("[", depth: depth)
-        if try peek() == UInt8(ascii: "]") {
+        try open(opening, depth: depth)
+        if try peek() == UInt8(ascii: closing) {
             position += 1
             return
         }
@@ -118,7 +135,7 @@ struct JSONScanner {
         while true {
             try element(&self)
             count += 1
-            if try closes("]", count: count) { return }
+            if try closes(closing, count: count) { return }
         }
     }
 
@@ -198,23 +215,45 @@ struct JSONScanner {
     /// Reads the string at the current place, which must be a quote.
     private mutating func string() throws(JSONError) -> String {
         let open = position
-        position += 1
-        let start = position
-        while position < bytes.count {
-            switch bytes[position] {
+        guard let range = try plainString() else { return try stringWithEscapes(from: open + 1, opened: open) }
+        return try utf8(bytes[range], at: range.lowerBound)
+    }
+
+    /// Steps over the string at the current place, checking it as ``string()`` does.
+    private mutating func skipString() throws(JSONError) {
+        let open = position
+        guard let range = try plainString() else {
+            _ = try stringWithEscapes(from: open + 1, opened: open)
+            return
+        }
+        do {
+            _ = try UTF8Span(validating: bytes[range].span)
+        } catch {
+            throw JSONError("the string is not valid UTF-8", offset: range.lowerBound)
+        }
+    }
+
+    /// Steps over the string at the current place, if it has no escapes, and gives the place of its bytes; else stops at the
+    /// first escape.
+    private mutating func plainString() throws(JSONError) -> Range<Int>? {
+        let start = position + 1
+        var next = start
+        while next < bytes.count {
+            switch bytes[next] {
             case UInt8(ascii: "\""):
-                let text = try utf8(bytes[start..<position], at: start)
-                position += 1
-                return text
+                position = next + 1
+                return start..<next
             case UInt8(ascii: "\\"):
-                return try stringWithEscapes(from: start, opened: open)
+                position = next
+                return nil
             case 0..<0x20:
+                position = next
                 throw fail("a control character inside a string must be escaped")
             default:
-                position += 1
+                next += 1
             }
         }
-        throw JSONError("the string is not closed", offset: open)
+        throw JSONError("the string is not closed", offset: start - 1)
     }
 
     private mutating func stringWithEscapes(from start: Int, opened open: Int) throws(JSONError) -> String {
@@ -304,7 +343,8 @@ struct DistinctKeys {
     /// - Returns: false when the key is there already.
     mutating func insert(_ key: String) -> Bool {
         guard many.isEmpty else { return many.insert(key).inserted }
-        guard !few.contains(key) else { return false }
+        let length = key.utf8.count
+        guard !few.contains(where: { $0.utf8.count == length && $0 == key }) else { return false }
         few.append(key)
         if few.count > Self.fewest { many = Set(few) }
         return true
