@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "Tests/System"))
-from harness import BIN_DIR, Bus, Pool, free_port  # noqa: E402  (found by the line above)
+from harness import BIN_DIR, Bus, Daemon, Pool, free_port  # noqa: E402  (found by the line above)
 from limits import Limits  # noqa: E402
 from measure import cpu_seconds, idle_share, memory_mb  # noqa: E402
 
-__all__ = ["BIN_DIR", "Maestro", "free_port"]
+__all__ = ["BIN_DIR", "Daemon", "Maestro", "free_port"]
 
 
 class Maestro:

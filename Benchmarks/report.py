@@ -1,7 +1,7 @@
 """The table of a run: systems side by side, then the targets with what was reached."""
 
 from measure import spread
-from summary import absolute, compared, fleet_worker, rate, spawn_limit
+from summary import absolute, bounds, compared, fleet_worker, rate, spawn_limit
 
 
 def number(value: float) -> str:
@@ -109,6 +109,8 @@ def table(figures: dict) -> str:
     lines += ["", f"{'target':48}{'asked':>12}{'measured: median (range)':>30}   ", "-" * 96]
     lines += [f"{name:48}{asked:>12}{measured:>30}   {'met' if met else 'missed'}"
               for name, asked, measured, met in targets(figures)]
+    lines += ["", "on two cores, if maestro and the workers cost nothing, and the server what it does:"]
+    lines += [f"{name:60}{ranged(value):>30}" for name, value in bounds(figures).items()]
     limits = [one["limits"]["jetstream"] for one in figures["rounds"]]
     lines += ["", *processes(figures), "",
               f"JetStream, publishes of {limits[0]['bytes']} bytes into a file stream: "

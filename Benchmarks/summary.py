@@ -46,6 +46,18 @@ def compared(figures: dict) -> dict[str, dict]:
     return found
 
 
+def bounds(figures: dict) -> dict[str, dict]:
+    """What two cores would reach if maestro and the workers cost nothing: they spawn, and do what the server did for a job."""
+    rounds, cores = figures["rounds"], 2
+    spawning = [1e6 * cores / spawn_limit(one) for one in rounds]
+    serving = [one["ours"]["throughput"]["cpu_us_per_job"]["nats-server"] for one in rounds]
+    found = {"jobs/s, share of the spawn limit": ratios(spawning, [a + b for a, b in zip(spawning, serving, strict=True)])}
+    for cards, one in figures["scheduler"]["dispatch"].items():
+        most = 1e6 * cores / one["processes"]["nats-server"]["us_per_job"]
+        found[f"dispatch, {cards} cards"] = spread([most * one["writes_per_job"] / one["async_per_second"]])
+    return found
+
+
 def absolute(figures: dict) -> dict[str, dict]:
     """Figures with units, for the table; they hold for this machine at this hour."""
     rounds = figures["rounds"]
