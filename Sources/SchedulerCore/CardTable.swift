@@ -63,6 +63,15 @@ struct CardTable: Sendable {
         }
     }
 
+    /// Takes a slot of a card for a job.
+    /// - Returns: how many jobs are bound to it now.
+    mutating func assign(_ job: JobID, to gpu: GPUID) -> Int {
+        guard let number = numbers[gpu] else { return 0 }
+        entries[number].card?.assigned.insert(job)
+        putDown(number)
+        return entries[number].card?.assigned.count ?? 0
+    }
+
     private mutating func noteChange(of gpu: GPUID, _ number: Int, wasAlive: Bool) {
         let isAlive = entries[number].card?.isAlive == true
         if isAlive != wasAlive { aliveCount += isAlive ? 1 : -1 }

@@ -38,7 +38,6 @@ struct IndexedHeap<Key: Comparable & Sendable>: Sendable {
         }
         let position = positions[number]
         guard position >= 0 else {
-            positions[number] = elements.count
             elements.append(Element(key: key, number: number))
             return rise(from: elements.count - 1)
         }
@@ -56,7 +55,6 @@ struct IndexedHeap<Key: Comparable & Sendable>: Sendable {
         guard position < elements.count else { return }
         let isLess = last.key < elements[position].key
         elements[position] = last
-        positions[last.number] = position
         if isLess { rise(from: position) } else { sink(from: position) }
     }
 
@@ -64,27 +62,29 @@ struct IndexedHeap<Key: Comparable & Sendable>: Sendable {
         var position = start
         while position > 0 {
             let parent = (position - 1) / 2
-            guard elements[position].key < elements[parent].key else { return }
+            guard elements[position].key < elements[parent].key else { break }
             exchange(position, parent)
             position = parent
         }
+        positions[elements[position].number] = position
     }
 
     private mutating func sink(from start: Int) {
         var position = start
         while true {
             var least = 2 * position + 1
-            guard least < elements.count else { return }
+            guard least < elements.count else { break }
             if least + 1 < elements.count, elements[least + 1].key < elements[least].key { least += 1 }
-            guard elements[least].key < elements[position].key else { return }
+            guard elements[least].key < elements[position].key else { break }
             exchange(position, least)
             position = least
         }
+        positions[elements[position].number] = position
     }
 
-    private mutating func exchange(_ a: Int, _ b: Int) {
-        elements.swapAt(a, b)
-        positions[elements[a].number] = a
-        positions[elements[b].number] = b
+    /// Moves the element at `moving` on; where it stands is put down when it has come to rest.
+    private mutating func exchange(_ moving: Int, _ other: Int) {
+        elements.swapAt(moving, other)
+        positions[elements[moving].number] = moving
     }
 }

@@ -196,9 +196,9 @@ extension SchedulerCore {
 
     mutating func assign(_ id: JobID, to gpu: GPUID, at now: Timestamp) {
         addCard(gpu, at: now)
-        cards[gpu]?.assigned.insert(id)
+        let count = cards.assign(id, to: gpu)
         jobs[id]?.card = gpu
-        if cards[gpu]?.assigned.count == 1 { refreshLimit() }
+        if count == 1 { refreshLimit() }
     }
 
     mutating func release(_ id: JobID) {

@@ -24,38 +24,44 @@ extension SchedulerCore {
     package struct Choice: Equatable, Sendable {
         package let job: JobID
         package let card: GPUID
-        let placement: PlacementClass
+        /// Of its class, in the queue.
+        let number: Int
     }
 
     /// The first job, over all classes, that has a card; jobs of one class differ in nothing but their place.
     package mutating func nextChoice() -> Choice? {
         let isAnyCard = cards.isAnyAvailable
-        while let placement = queue.first(anyCard: isAnyCard) {
-            guard let place = firstWaiting(of: placement) else { continue }
+        while let number = queue.first(anyCard: isAnyCard) {
+            guard let placement = queue.placement(of: number) else { return nil }
+            guard let place = firstWaiting(of: number, placement) else { continue }
             // Without the places that were dropped, another class may be the first.
-            guard queue.first(anyCard: isAnyCard) == placement else { continue }
+            guard queue.first(anyCard: isAnyCard) == number else { continue }
             if let card = bestCard(for: placement, reading: jobs.cacheKeys(of: place.number)) {
-                return jobs.id(of: place.number).map { Choice(job: $0, card: card, placement: placement) }
+                return jobs.id(of: place.number).map { Choice(job: $0, card: card, number: number) }
             }
-            queue.close(placement)
+            queue.close(number)
         }
         return nil
     }
 
     /// Takes the job out of the queue, and a slot of the card for it.
     package mutating func take(_ choice: Choice, at now: Timestamp) {
-        dropFirst(of: choice.placement)
-        cards[choice.card]?.assigned.insert(choice.job)
-        if cards[choice.card]?.assigned.count == 1 { refreshLimit() }
+        dropFirst(of: choice.number)
+        if cards.assign(choice.job, to: choice.card) == 1 { refreshLimit() }
         refreshCards(at: now)
     }
 
     /// The first place of a class whose job may be bound now; drops those before it.
     private mutating func firstWaiting(of placement: PlacementClass) -> QueuePlace? {
-        while let place = queue.first(of: placement) {
+        queue.number(of: placement).flatMap { firstWaiting(of: $0, placement) }
+    }
+
+    /// - Parameter number: of the class, in the queue.
+    private mutating func firstWaiting(of number: Int, _ placement: PlacementClass) -> QueuePlace? {
+        while let place = queue.first(of: number) {
             if jobs.isWaiting(place, in: placement) { return place }
             jobs.drop(place, in: placement)
-            dropFirst(of: placement)
+            dropFirst(of: number)
         }
         return nil
     }
@@ -68,8 +74,8 @@ extension SchedulerCore {
         needsPlacement = true
     }
 
-    private mutating func dropFirst(of placement: PlacementClass) {
-        if !queue.removeFirst(of: placement) { unplaceable[placement] = nil }
+    private mutating func dropFirst(of number: Int) {
+        if let emptied = queue.removeFirst(of: number) { unplaceable[emptied] = nil }
     }
 
     /// The card for a class, if one can take a job of it now. What a job reads makes no class of its own, or there would

@@ -87,39 +87,44 @@ struct WaitingQueue: Sendable {
         if placement.pin == nil { anyCard.set(number, to: first) } else { pinned.set(number, to: first) }
     }
 
-    /// The open class whose first place is the first of all.
+    /// The number of a class with places in it; another one may get it once there are none.
+    func number(of placement: PlacementClass) -> Int? { numbers[placement] }
+
+    /// The class that has a number.
+    func placement(of number: Int) -> PlacementClass? { classes[number]?.placement }
+
+    /// The number of the open class whose first place is the first of all.
     /// - Parameter anyCard: classes that are not pinned count too.
-    func first(anyCard isAnyCard: Bool) -> PlacementClass? {
-        let number: Int? =
-            switch (isAnyCard ? anyCard.first : nil, pinned.first) {
-            case (let any?, let pinned?): any.key < pinned.key ? any.number : pinned.number
-            case (let any, let pinned): any?.number ?? pinned?.number
-            }
-        return number.flatMap { classes[$0]?.placement }
+    func first(anyCard isAnyCard: Bool) -> Int? {
+        switch (isAnyCard ? anyCard.first : nil, pinned.first) {
+        case (let any?, let pinned?): any.key < pinned.key ? any.number : pinned.number
+        case (let any, let pinned): any?.number ?? pinned?.number
+        }
     }
 
-    func first(of placement: PlacementClass) -> QueuePlace? { numbers[placement].flatMap { classes[$0]?.places.min } }
+    /// The first place of the class with that number.
+    func first(of number: Int) -> QueuePlace? { classes[number]?.places.min }
 
-    /// - Returns: false when that was the last place of the class, which is forgotten then.
-    mutating func removeFirst(of placement: PlacementClass) -> Bool {
-        guard let number = numbers[placement] else { return false }
+    /// - Returns: the class, when that was its last place and it is forgotten.
+    mutating func removeFirst(of number: Int) -> PlacementClass? {
         _ = classes[number]?.places.popMin()
         if classes[number]?.places.isEmpty == false {
             reorder(number)
-            return true
+            return nil
         }
-        if classes[number]?.isClosed == true { closed[placement.pin]?.removeAll { $0 == number } }
+        guard let emptied = classes[number] else { return nil }
+        if emptied.isClosed { closed[emptied.placement.pin]?.removeAll { $0 == number } }
         anyCard.remove(number)
         pinned.remove(number)
         classes[number] = nil
-        numbers[placement] = nil
+        numbers[emptied.placement] = nil
         free.append(number)
-        return false
+        return emptied.placement
     }
 
     /// Leaves a class alone until it is opened.
-    mutating func close(_ placement: PlacementClass) {
-        guard let number = numbers[placement], classes[number]?.isClosed == false else { return }
+    mutating func close(_ number: Int) {
+        guard let placement = classes[number]?.placement, classes[number]?.isClosed == false else { return }
         classes[number]?.isClosed = true
         closed[placement.pin, default: []].append(number)
         anyCard.remove(number)
