@@ -28,6 +28,14 @@ struct Leadership: Sendable {
         var isStopping = false
         /// Writes of the lease that were not answered yet.
         var writes = 0
+        /// What had come on the connection of the office when the lease was last written.
+        var arrivals: ConnectionArrivals?
+
+        /// Something has come on it since: whoever leads has to hear, not only to hold the lease.
+        mutating func hears(_ arrivals: ConnectionArrivals?) -> Bool {
+            defer { self.arrivals = arrivals }
+            return arrivals != nil && arrivals != self.arrivals
+        }
         /// Whom this process was last said to stand by for.
         var leader: Incarnation?
     }
@@ -177,6 +185,13 @@ struct Leadership: Sendable {
             group.addTask { await read() }
         case .write(let lease, let expected):
             run.writes += 1
+            let hears = run.hears(work.arrivals)
+            // Whose answer shows, before the next renewal, that the office hears.
+            group.addTask { await ask() }
+            guard lease.isReleased || hears else {
+                logger.warning("the server is not heard where the work is done: the lease is not renewed yet")
+                return mailbox.sendOutcome(.core(.failed(lease.op)))
+            }
             // A third of the lease: an answer that is lost leaves time to read the record and to try once more.
             let deadline = ContinuousClock.now + (lease.isReleased ? .seconds(2) : duration / 3)
             group.addTask { await write(lease, expected: expected, until: deadline) }
@@ -199,6 +214,15 @@ struct Leadership: Sendable {
 
     // MARK: the record
 
+    /// Has the server say something on the connection of the office.
+    private func ask() async {
+        do {
+            _ = try await JetStream(work).lastMessage(stream: names.controlStream, subject: names.leader)
+        } catch {
+            logger.debug("no answer where the work is done", metadata: ["error": "\(error)"])
+        }
+    }
+
     /// Reads the lease until the server answers.
     private func read() async {
         let control = ControlStore(jetStream, names: names)
@@ -215,10 +239,6 @@ struct Leadership: Sendable {
     }
 
     private func write(_ lease: LeaderLease, expected: UInt64, until: ContinuousClock.Instant) async {
-        guard lease.isReleased || work.isConnected else {
-            await Pause.afterFailure()
-            return mailbox.sendOutcome(.core(.failed(lease.op)))
-        }
         let control = ControlStore(jetStream, names: names)
         switch await control.write(lease, to: names.leader, expected: expected, until: until) {
         case .stored(let sequence):

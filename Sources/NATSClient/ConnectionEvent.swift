@@ -22,6 +22,18 @@ package struct ServerInfo: Sendable, Equatable {
     package let maxPayload: Int
 }
 
+/// How often something has come from the server: two that differ show that it lived in between.
+package struct ConnectionArrivals: Sendable, Equatable {
+    /// Which connection it was, of those made one after the other.
+    package let epoch: UInt64
+    package let reads: UInt64
+
+    package init(epoch: UInt64, reads: UInt64) {
+        self.epoch = epoch
+        self.reads = reads
+    }
+}
+
 /// What a server says about itself when asked.
 package struct ServerSoftware: Sendable, Equatable {
     package let name: String

@@ -85,6 +85,14 @@ package final class NATSConnection: Sendable {
     /// kept for the old connection is gone.
     package var epoch: UInt64 { link.withLock { $0.epoch } }
 
+    /// Changes whenever something comes from the server, if only a part of a message; nil while there is no connection.
+    package var arrivals: ConnectionArrivals? {
+        link.withLock { link in
+            guard link.isConnected, let session = link.session else { return nil }
+            return ConnectionArrivals(epoch: link.epoch, reads: session.reads)
+        }
+    }
+
     /// What is known of the server; nil while there is no connection.
     package var serverInfo: ServerInfo? { link.withLock { $0.isConnected ? $0.server : nil } }
 

@@ -23,6 +23,7 @@ final class NATSSession: @unchecked Sendable {
     /// Closing waits for threads of the library, so it happens here.
     private let cleanup: DispatchQueue
     private let subscriptions = Mutex<[WeakLibrarySubscription]>([])
+    private let readCount = Atomic<UInt64>(0)
 
     private struct WeakLibrarySubscription: Sendable { weak let subscription: LibrarySubscription? }
 
@@ -99,8 +100,12 @@ final class NATSSession: @unchecked Sendable {
 
     // MARK: on the loop
 
+    /// How often something was read.
+    var reads: UInt64 { readCount.load(ordering: .relaxed) }
+
     /// Reads once, and hands over what has come.
     func read() {
+        readCount.add(1, ordering: .relaxed)
         unsafe natsConnection_ProcessReadEvent(handle)
         for one in subscriptions.withLock({ $0 }) { one.subscription?.deliver() }
     }

@@ -99,6 +99,25 @@ def test_a_pool_of_many_jobs_on_a_narrow_line_gets_a_leader(make_pool):
         proxy.close()
 
 
+def test_a_leader_that_hears_nothing_where_it_works_lets_the_lead_go(make_pool, task_id: str):
+    """Its lease has a connection of its own, perhaps to another server of a cluster, and that one still works."""
+    pool: Pool = make_pool(LEASE_SEC=2)
+    proxy = Proxy(pool.server.port)
+    try:
+        pool.start_maestro(NATS_URL=proxy.url)
+        pool.start_maestro(leading=False)
+        pool.maestro_events.wait("maestro.state", event="standby")
+        proxy.freeze("maestro")
+        pool.maestro_events.wait("maestro.state", event="leading", count=2)
+        pool.start_worker(0)
+        pool.bus.submit(task_id=task_id, cmd=["true"])
+        assert pool.wait_result(task_id)["ok"] is True
+    finally:
+        proxy.release()
+        pool.stop_programs()
+        proxy.close()
+
+
 def test_one_submitter_has_no_more_jobs_than_allowed(make_pool):
     pool: Pool = make_pool(MAX_JOBS_PER_SUBMITTER=2)
     pool.start_maestro()

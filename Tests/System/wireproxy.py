@@ -8,6 +8,7 @@ loss looks like here.
 
 import asyncio
 import contextlib
+import json
 import random
 import re
 import socket
@@ -132,6 +133,8 @@ class Link:
         self.proxy = proxy
         self.open = asyncio.Event()
         self.open.set()
+        # What the program calls this connection.
+        self.name = ""
         self.tasks: list[asyncio.Task] = []
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -155,6 +158,8 @@ class Link:
                     body = await reader.readexactly(int(line.split()[-1]) + 2)
                     await self.meet(parse(line, body), direction)
                 else:
+                    if line.startswith(b"CONNECT "):
+                        self.name = json.loads(line.removeprefix(b"CONNECT "))["name"]
                     await self.open.wait()
                     await direction.send(line)
 
@@ -210,9 +215,9 @@ class Proxy:
         """Breaks every connection; what the proxy holds is lost."""
         self._run(self._each(Link.cut))
 
-    def freeze(self) -> None:
-        """Keeps everything, both ways, and breaks nothing: a line that has gone silent."""
-        self._run(self._each(lambda link: link.open.clear()))
+    def freeze(self, name: str = "") -> None:
+        """Keeps everything, both ways, and breaks nothing: a line that has gone silent; all lines, or those of that name."""
+        self._run(self._each(lambda link: link.open.clear() if name in ("", link.name) else None))
 
     def release(self) -> None:
         """Lets go on what is held."""
