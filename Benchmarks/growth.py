@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""How cost grows: with the output of a job, and with the jobs that wait. Log-log pictures and the raw figures.
+"""How cost grows: with the output of a job, with the jobs that wait, and with the cards. Log-log pictures and the raw figures.
 
-    growth.py [--largest-output 10000000] [--most-waiting 100000] [--out DIRECTORY]
+    growth.py [--largest-output 10000000] [--most-waiting 100000] [--most-cards 100000] [--out DIRECTORY]
 
 Output: jobs that write so many bytes, one at a time: time to the result, and processor time of the worker for one.
 Waiting: that many jobs that nobody may run wait while others run: processor time of maestro for one that runs.
+Cards: what the scheduler's core takes for a decision, for a job's whole way and for a heartbeat, with 100,000 jobs waiting.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from limits import Limits  # noqa: E402
 from measure import cpu_seconds  # noqa: E402
 from ours import Maestro  # noqa: E402
+from scheduler import tool  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 
@@ -89,9 +91,18 @@ def by_waiting(directory: Path, most: int) -> list[dict]:
     return rows
 
 
+def by_cards(most: int) -> list[dict]:
+    cards = ",".join(str(count) for count in decades(10, most))
+    rows = tool("core", "--cards", cards, "--jobs", 100_000)["core"]
+    for row in rows:
+        print(f"{row['cards']:>8} cards: decision {row['decision_us']['p50']:6.2f} us, job {row['job_us']:6.1f} us, "
+              f"heartbeat {row['heartbeat_us']:6.2f} us", flush=True)
+    return rows
+
+
 def draw(figures: dict, path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    output, waiting = figures["output"], figures["waiting"]
+    figure, (left, right, third) = plt.subplots(1, 3, figsize=(15, 4), constrained_layout=True)
+    output, waiting, cards = figures["output"], figures["waiting"], figures["cards"]
     left.loglog([one["bytes"] for one in output], [1e3 * one["ms"] for one in output], "o-", label="submission to result")
     left.loglog([one["bytes"] for one in output], [max(1, one["cpu_us"]) for one in output], "s-", label="processor time of the worker")
     left.set_xlabel("bytes that a job writes")
@@ -100,7 +111,13 @@ def draw(figures: dict, path: Path) -> None:
                  label="processor time of maestro for a job that runs")
     right.set_xlabel("jobs that wait")
     right.set_ylim(10, 1e5)
-    for axis in (left, right):
+    counts = [one["cards"] for one in cards]
+    third.loglog(counts, [one["job_us"] for one in cards], "o-", label="the core, for a job's whole way")
+    third.loglog(counts, [one["decision_us"]["p50"] for one in cards], "s-", label="a decision (median)")
+    third.loglog(counts, [one["heartbeat_us"] for one in cards], "^-", label="a heartbeat")
+    third.set_xlabel("cards")
+    third.set_ylim(0.1, 1e3)
+    for axis in (left, right, third):
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
@@ -112,13 +129,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--largest-output", type=int, default=10_000_000)
     parser.add_argument("--most-waiting", type=int, default=100_000)
+    parser.add_argument("--most-cards", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=HERE.parent / ".build/bench")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="maestro-growth.") as name:
         (Path(name) / "output").mkdir()
         (Path(name) / "waiting").mkdir()
         figures = {"output": by_output(Path(name) / "output", chosen.largest_output),
-                   "waiting": by_waiting(Path(name) / "waiting", chosen.most_waiting)}
+                   "waiting": by_waiting(Path(name) / "waiting", chosen.most_waiting),
+                   "cards": by_cards(chosen.most_cards)}
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "growth.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     draw(figures, chosen.out / "growth.png")
