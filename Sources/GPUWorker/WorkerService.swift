@@ -30,7 +30,7 @@ struct WorkerService: Sendable {
         if let path = settings.settings[Keys.trustedSubmitters] { trust = try SubmitterTrust(path: path) }
         let context = try makeContext(device, jobs, trust)
         let mailbox = Mailbox<WorkerEvent>()
-        mailbox.receiveOnLoop()
+        mailbox.receiverRuns(onLoop: true)
         for remark in jobs.remarks { logger.notice("\(remark)") }
         let caches = CacheDesk(context: context)
         do throws(TaskRunnerError) {

@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// Bounded: a sender waits while the mailbox is full. Senders are event loops, timers and child tasks that report one
 /// outcome each; the receiver never waits for any of them, so it always empties the mailbox. A receiver that runs on the event
-/// loop whose handlers send to it empties it before that loop hears more, so they need not wait: ``receiveOnLoop()``.
+/// loop whose handlers send to it empties it before that loop hears more, so they need not wait: ``receiverRuns(onLoop:)``.
 ///
 /// Public and inlinable, because only so does the compiler make a version of it for each kind of event: every event of a
 /// program passes through here, and the general version took 6 % of maestro's time.
@@ -50,11 +50,12 @@ public final class Mailbox<Event: Sendable>: Sendable {
     @inlinable
     public init(capacity: Int = 8192) { self.capacity = max(1, capacity) }
 
-    /// From now on the receiver runs on the event loop whose handlers send to it.
+    /// From now on the receiver runs on the event loop whose handlers send to it, or elsewhere as at first. To be called where
+    /// it does not run on that loop: its handlers may be waiting.
     @inlinable
-    public func receiveOnLoop() {
+    public func receiverRuns(onLoop isOnLoop: Bool) {
         let senders = state.withLock { state in
-            state.isOnLoop = true
+            state.isOnLoop = isOnLoop
             return state.releaseSenders()
         }
         for _ in 0..<senders { room.signal() }

@@ -179,13 +179,17 @@ final class EventSources: Sendable {
         Timestamp(nanoseconds: message.timestamp) + serverClockOffset
     }
 
+    /// On the loop, like all that is heard, so that everything that came before is handed over before.
     private func noteReplayed(_ stream: String, _ last: UInt64) {
-        if stream == context.names.jobsStream {
-            handReplayedOver()
-            state.withLock { $0.isLive = true }
-            mailbox.send(.replayFinished(lastSequence: last))
-        } else if stream == context.names.controlStream {
-            mailbox.send(.controlReplayed)
+        context.connection.loop.post { [weak self] in
+            guard let self else { return }
+            if stream == context.names.jobsStream {
+                handReplayedOver()
+                state.withLock { $0.isLive = true }
+                mailbox.send(.replayFinished(lastSequence: last))
+            } else if stream == context.names.controlStream {
+                mailbox.send(.controlReplayed)
+            }
         }
     }
 

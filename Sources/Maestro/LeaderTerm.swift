@@ -22,6 +22,7 @@ struct LeaderTerm: Sendable {
         self.context = context
         self.trust = trust
         mailbox = Mailbox()
+        mailbox.receiverRuns(onLoop: true)
         requests = RequestDesk(context: context, mailbox: mailbox)
         submissions = SubmissionDesk(context: context, mailbox: mailbox)
     }
@@ -97,9 +98,11 @@ struct LeaderTerm: Sendable {
         // The loop reads the records of a large pool while the core takes in those that came before. Afterwards the core is
         // on the loop too: to hand an event to another thread costs more than to handle it.
         await withTaskExecutorPreference(globalConcurrentExecutor) {
+            // Only while this task is off the loop may the loop wait for it, which it could not leave or come back to else.
+            mailbox.receiverRuns(onLoop: false)
             await handleEvents(untilReplayed: true, &core, pulse, timer, &group)
+            mailbox.receiverRuns(onLoop: true)
         }
-        mailbox.receiveOnLoop()
         await handleEvents(untilReplayed: false, &core, pulse, timer, &group)
     }
 

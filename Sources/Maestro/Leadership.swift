@@ -185,16 +185,11 @@ struct Leadership: Sendable {
             group.addTask { await read() }
         case .write(let lease, let expected):
             run.writes += 1
-            let hears = run.hears(work.arrivals)
-            // Whose answer shows, before the next renewal, that the office hears.
-            group.addTask { await ask() }
-            guard lease.isReleased || hears else {
-                logger.warning("the server is not heard where the work is done: the lease is not renewed yet")
-                return mailbox.sendOutcome(.core(.failed(lease.op)))
-            }
-            // A third of the lease: an answer that is lost leaves time to read the record and to try once more.
-            let deadline = ContinuousClock.now + (lease.isReleased ? .seconds(2) : duration / 3)
-            group.addTask { await write(lease, expected: expected, until: deadline) }
+            // Who takes the lead is asked first whether he hears.
+            let hears = run.hears(work.arrivals) && run.office != nil
+            group.addTask { await write(lease, expected: expected, mustAsk: !lease.isReleased && !hears) }
+            // Has something come before the next renewal, if nothing else does.
+            if hears { group.addTask { _ = await isAnswered() } }
         }
     }
 
@@ -214,12 +209,14 @@ struct Leadership: Sendable {
 
     // MARK: the record
 
-    /// Has the server say something on the connection of the office.
-    private func ask() async {
-        do {
-            _ = try await JetStream(work).lastMessage(stream: names.controlStream, subject: names.leader)
+    /// Whether the server answers where the work is done, within a third of the lease.
+    private func isAnswered() async -> Bool {
+        do throws(NATSError) {
+            try await work.flush(deadline: duration / 3)
+            return true
         } catch {
             logger.debug("no answer where the work is done", metadata: ["error": "\(error)"])
+            return false
         }
     }
 
@@ -238,7 +235,16 @@ struct Leadership: Sendable {
         }
     }
 
-    private func write(_ lease: LeaderLease, expected: UInt64, until: ContinuousClock.Instant) async {
+    /// - Parameter mustAsk: nothing is written unless the server answers where the work is done.
+    private func write(_ lease: LeaderLease, expected: UInt64, mustAsk: Bool) async {
+        if mustAsk {
+            guard await isAnswered() else {
+                logger.warning("no answer where the work is done: the leader's lease is not written")
+                return mailbox.sendOutcome(.core(.failed(lease.op)))
+            }
+        }
+        // A third of the lease: an answer that is lost leaves time to read the record and to try once more.
+        let until = ContinuousClock.now + (lease.isReleased ? .seconds(2) : duration / 3)
         let control = ControlStore(jetStream, names: names)
         switch await control.write(lease, to: names.leader, expected: expected, until: until) {
         case .stored(let sequence):

@@ -343,8 +343,7 @@ struct DistinctKeys {
     /// - Returns: false when the key is there already.
     mutating func insert(_ key: String) -> Bool {
         guard many.isEmpty else { return many.insert(key).inserted }
-        let length = key.utf8.count
-        guard !few.contains(where: { $0.utf8.count == length && $0 == key }) else { return false }
+        guard !few.contains(key) else { return false }
         few.append(key)
         if few.count > Self.fewest { many = Set(few) }
         return true
