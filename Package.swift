@@ -231,6 +231,11 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(
+            name: "JobTransportTests",
+            dependencies: ["JobModel", "JobTransport"],
+            swiftSettings: strict
+        ),
+        .testTarget(
             name: "MaestroCtlTests",
             dependencies: [
                 "MaestroCtl", "JobModel", "JobTransport", "NATSClient", "ServiceSupport", "WireJSON",
