@@ -106,6 +106,13 @@ class Cluster:
         while subprocess.run(status, env=self.environment("submitter"), capture_output=True).returncode:
             assert time.monotonic() < end, "no maestro answers"
 
+    def wait_for_record(self, name: str, rig: str) -> None:
+        """Until a record can be read by way of a host's server: it has found its place in the cluster again."""
+        end = time.monotonic() + DEADLINE
+        show = self.command("rig1", BIN_DIR / "maestroctl", "show", name)
+        while subprocess.run(show, env=self.environment("submitter", NATS_URL=f"tls://{rig}:4222"), capture_output=True).returncode:
+            assert time.monotonic() < end, f"the server of {rig} reads no record"
+
     def set_cable(self, rig: str, state: str) -> None:
         """Pulls a host's cable (down) or plugs it in (up), where hosts have one."""
 
@@ -261,4 +268,5 @@ def test_a_pool_of_many_hosts_survives_the_loss_of_one(cluster: Cluster) -> None
     for card in range(2):
         cluster.start_worker("rig2", card).wait_for_line("ready")
     cluster.wait_done("there")
+    cluster.wait_for_record("there", "rig2")
     cluster.call("smoke")
