@@ -6,9 +6,9 @@
 Jobs are submitted at a steady rate (100 a second is three million a day, more than a rig does): most succeed, some fail
 and are retried, some write output, some are cancelled. Workers keep few finished attempts, so that they prune all the time.
 Records of ended jobs are kept for a day at least (ID_HORIZON_SEC), so ORG_JOBS grows with the jobs, and must by no more
-than the bytes of a record each, as what maestro knows of each record by no more than some dozens. Every few seconds the memory, the descriptors and the threads
-of each process and the size of each stream are written down; at the end the last third of the run is compared with the
-one before it, and every job is checked: one terminal record, one result.
+than the bytes of a record each, as what maestro knows of each record by no more than some dozens. Every few seconds the
+memory, the descriptors and the threads of each process and the size of each stream are written down; at the end the last
+third of the run is compared with the one before it, and every job is checked: one terminal record, one result.
 """
 
 import argparse

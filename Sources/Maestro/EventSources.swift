@@ -135,25 +135,25 @@ final class EventSources: Sendable {
     // MARK: what is heard
 
     private func noteRecord(_ message: StoredMessage) {
+        let isLive = state.withLock { $0.isLive }
         let job = context.names.job(from: message.subject)
         do throws(MalformedMessage) {
             let record = try record(of: job, message)
-            let isLive = state.withLock { $0.isLive }
             // A record that is just being written was stored now; an older one when the server's clock says.
             let storedAt = isLive ? context.clock.now() : storedAt(message)
             let revision = RecordRevision(record: record, sequence: message.sequence, storedAt: storedAt)
-            tellOfRecord(isLive ? .recordChanged(revision) : .replayed(revision))
+            tell(isLive ? .recordChanged(revision) : .replayed(revision), isLive: isLive)
         } catch {
-            tellOfRecord(.recordUnreadable(job, sequence: message.sequence, reason: error.description))
+            tell(.recordUnreadable(job, sequence: message.sequence, reason: error.description), isLive: isLive)
         }
     }
 
-    private func tellOfRecord(_ event: SchedulerEvent) {
-        let (isLive, isFirst) = state.withLock { state in
-            if !state.isLive { state.replayed.append(event) }
-            return (state.isLive, state.replayed.count == 1)
-        }
+    private func tell(_ event: SchedulerEvent, isLive: Bool) {
         if isLive { return mailbox.send(event) }
+        let isFirst = state.withLock { state in
+            state.replayed.append(event)
+            return state.replayed.count == 1
+        }
         if isFirst { context.connection.loop.post { [weak self] in self?.handReplayedOver() } }
     }
 

@@ -1,3 +1,4 @@
+import JobModel
 import Testing
 
 @testable import SchedulerCore
@@ -11,17 +12,8 @@ import Testing
         static func < (a: Key, b: Key) -> Bool { (a.value, a.number) < (b.value, b.number) }
     }
 
-    private struct Chance: RandomNumberGenerator {
-        var state: UInt64
-
-        mutating func next() -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return state
-        }
-    }
-
     @Test(arguments: 1...8) func itKnowsTheLeastWhateverChanges(seed: Int) {
-        var chance = Chance(state: UInt64(seed))
+        var chance = IdentifierSource(seed: UInt64(seed))
         var heap = IndexedHeap<Key>()
         var known: [Int: Key] = [:]
         for _ in 0..<4000 {
